@@ -1,0 +1,5 @@
+"Lets the tests import what lies in tools/."
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent/'tools'))

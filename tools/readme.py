@@ -1,0 +1,37 @@
+"""Make README.md from nbs/index.ipynb, as committed: its text, code and outputs; pictures go to images/.
+
+A cell with `#| echo: false` shows its output only, one with `#| include: false` nothing; `#| label: NAME` names a
+picture. These are Quarto's words for it.
+"""
+import base64, re
+
+import nbformat
+from series import NBS, ROOT
+
+
+def shown(cell):
+    "The outputs of a code cell, as blocks of Markdown."
+    printed = ''
+    for out in cell.outputs:
+        data = out.get('data', {'text/plain': out.get('text', '')})
+        if 'image/png' in data:
+            name = re.search(r'#\| label: (\S+)', cell.source)[1]
+            (ROOT/'images'/f'{name}.png').write_bytes(base64.b64decode(data['image/png']))
+            yield f"![{out.metadata['image/png']['alt']}](../images/{name}.png)"
+        elif 'text/markdown' in data: yield data['text/markdown']
+        elif 'text/html' not in data: printed += data['text/plain']
+    if printed.strip(): yield f'```\n{printed.strip()}\n```'
+
+
+def markdown(cell):
+    "The cell as blocks of Markdown, with links that hold from the repository's root."
+    blocks = [cell.source] if cell.cell_type == 'markdown' else [
+        *([] if '#| echo: false' in cell.source else [f'```python\n{cell.source}\n```']), *shown(cell)]
+    if '#| include: false' in cell.source: blocks = []
+    return [re.sub(r'\]\((?!http|\.\./)', '](nbs/', b).replace('](../', '](') for b in blocks]
+
+
+if __name__ == '__main__':
+    (ROOT/'images').mkdir(exist_ok=True)
+    blocks = [b for cell in nbformat.read(NBS/'index.ipynb', as_version=4).cells for b in markdown(cell)]
+    (ROOT/'README.md').write_text('\n\n'.join(blocks) + '\n', encoding='utf-8')
