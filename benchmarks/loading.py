@@ -4,8 +4,8 @@
 
 What is compared runs in turn, in one run. `seconds` is a median, `ratio` the median of each round's ratio,
 `from` and `to` the lowest and the highest. The first decode is forced by looking past what an earlier one
-kept, so nothing is deleted. Its peer, a plain loop over PIL, gets the list of the files for nothing; ours also
-looks at the files' names, sizes and times. Memory and imports are measured in fresh processes.
+kept, so nothing is deleted. Its peer, a plain loop over PIL, gets the list of the files for nothing; ours
+also looks at the files' names, sizes and times. Memory and imports are measured in fresh processes.
 MNIST_FOUNDATIONS_DATA chooses the images.
 """
 import subprocess, sys

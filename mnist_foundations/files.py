@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['images_in_all', 'make_once', 'checked', 'pngs', 'full', 'cache', 'sample', 'unpacked', 'kept_or_decoded']
 
-# %% ../nbs/appendix_files.ipynb #870f3b3b
-import hashlib, os, shutil, tarfile, tempfile, warnings, zlib
+# %% ../nbs/appendix_files.ipynb #97011c92
+import hashlib, io, os, shutil, tarfile, tempfile, warnings, zlib
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -50,7 +50,7 @@ def pngs(
 # %% ../nbs/appendix_files.ipynb #8e36ec91
 def full(
 ) -> Path: # of the folder
-    "All of MNIST, fetched by fastai's `untar_data` if it is not there; raises `ConnectionError` or `ValueError`."
+    "All of MNIST, by fastai's `untar_data` if not there; raises `ConnectionError` or `ValueError`."
     from fastai.data.external import URLs, fastai_path, untar_data
     def download(folder):
         try:
@@ -117,13 +117,13 @@ def _decode(file):
     "The 784 bytes of one PNG."
     from PIL.PngImagePlugin import PngImageFile
     try:
-        with open(file, 'rb') as f:
-            image = PngImageFile(f)
-            if (image.mode, image.size) == ('L', (28, 28)): return np.frombuffer(image.tobytes(), np.uint8)
-            found = f"{image.size[0]}×{image.size[1]} pixels in mode '{image.mode}'"
+        with open(file, 'rb', buffering=0) as f: image = PngImageFile(io.BytesIO(f.read()))
+        if (image.mode, image.size) == ('L', (28, 28)): return np.frombuffer(image.tobytes(), np.uint8)
+        found = f"{image.size[0]}×{image.size[1]} pixels in mode '{image.mode}'"
     except (OSError, SyntaxError, ValueError) as e: found = f'not a whole PNG ({e})'
     raise ValueError(f"{os.fspath(file)} is {found}; expected a PNG of 28×28 pixels in 8-bit grey, mode 'L'")
 
+# %% ../nbs/appendix_files.ipynb #keptkeep
 def _kept(stores):
     "The pixels in the first of `stores` that can be read whole, else None."
     for store in stores:
@@ -149,7 +149,7 @@ def kept_or_decoded(
     split, # name of a folder that holds one folder a digit
     digits, # list of digits, 0 to 9
 ) -> list: # of (n, 784) uint8 arrays, one a digit, in the order of the file names
-    "The pixels of each digit's PNG files; raises `FileNotFoundError` or `ValueError` and names the file at fault."
+    "The pixels of each digit; raises `FileNotFoundError` or `ValueError` and names the file at fault."
     from fastprogress.fastprogress import progress_bar
     files, stores, pixels = {}, {}, {}
     elsewhere = cache()/'decoded'/hashlib.sha256(str(path).encode()).hexdigest()[:16]
@@ -161,7 +161,8 @@ def kept_or_decoded(
         name = f'{split}-{d}-{hashlib.sha256(repr(stats).encode()).hexdigest()[:16]}.npz'
         stores[d] = [path/'.decoded'/name, elsewhere/name]
         pixels[d] = _kept(stores[d])
-    for d in progress_bar([d for d in digits if pixels[d] is None], leave=False):
+    missing = [d for d in digits if pixels[d] is None]
+    for d in progress_bar(missing, leave=False) if missing else []:
         pixels[d] = np.stack([_decode(f) for f in files[d]])
         _keep(stores[d], pixels[d])
     return [pixels[d] for d in digits]

@@ -16,7 +16,7 @@ def simple_net(
     w2, # (h, c) weights of the output layer
     b2, # (c,) its bias
 ) -> torch.Tensor: # (n, c) scores, any real number
-    "Two linear layers with a ReLU between them. Raises `TypeError` or `ValueError` where the shapes don't fit."
+    "Linear, ReLU, linear. Raises `TypeError` or `ValueError` as `check_layer` does."
     check_layer(xb, w1, b1, ('xb', 'w1', 'b1'))
     hidden = torch.addmm(b1, xb, w1).relu_()                  # (n, p) @ (p, h) -> (n, h)
     check_layer(hidden, w2, b2, ('the hidden layer', 'w2', 'b2'))

@@ -603,7 +603,7 @@ def test_signed_images_get_a_common_scale_around_zero():
 @pytest.mark.parametrize('answer, said', [
     (..., 'Not yet: there is no answer'), (None, 'Not yet: there is no answer'),
     ('two', 'Not yet: the answer should be numbers'),
-    ([1.], 'Not yet: the answer has the shape (1,); (2,) was expected'),
+    ([1.], 'Not yet: the shape is (1,); (2,) was expected'),
     ([1, 4], 'Not yet: 1 of 2 values are off, by up to 2'), ([1, float('nan')], 'Not yet: 1 of 2'),
     ([1, 2 + 1e-4], 'Not yet: 1 of 2'), (np.array([1, 2 + 1e-6]), 'Right, to within 1e-06.'),
     ((1, 2), 'Right, exactly.'), (torch.tensor([1, 2.]), 'Right, exactly.')])

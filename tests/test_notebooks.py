@@ -74,7 +74,7 @@ def test_public_functions_say_what_they_take_and_return(module):
             for arg in node.args.args: assert '#' in lines[arg.lineno - 1], f'{node.name}: {arg.arg} has no comment'
 
 
-cited = {34.81}   # published by others; the notebooks name the source
+cited = {34.81, 3.11}   # published by others, with the source named beside it; Python's version
 
 def figures(text):
     "Decimal numbers and percentages of `text`, with how many decimals each has."
