@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 READY = .venv/ready
+TEST_DATA = $(if $(wildcard $(DATA)),$(abspath $(DATA)),$(or $(DATA),sample))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
@@ -11,8 +12,8 @@ run: $(READY) ## run the chapters in order and print what they measured  [DATA=f
 	$(BIN)/python tools/series.py $(if $(DATA),--data '$(DATA)')
 
 test: $(READY) ## test every notebook and the package, on the sample unless DATA says otherwise
-	cd nbs && MNIST_FOUNDATIONS_DATA='$(or $(DATA),sample)' ../$(BIN)/nbdev_test --n_workers 1 --do_print
-	MNIST_FOUNDATIONS_DATA='$(or $(DATA),sample)' $(BIN)/python -m pytest -q tests
+	cd nbs && MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 1 --do_print
+	MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q tests
 
 lab: $(READY) ## open JupyterLab on the first chapter
 	$(BIN)/jupyter lab nbs/00_data.ipynb
