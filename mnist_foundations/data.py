@@ -183,7 +183,7 @@ class BatchLoader:
             return
         order = torch.randperm(len(self.x), generator=self.generator).to(self.x.device)
         for rows in order.split(self.batch_size):
-            yield self.x.index_select(0, rows), self.y.index_select(0, rows)   # x[rows], twice as fast
+            yield self.x.index_select(0, rows), self.y.index_select(0, rows)   # a faster x[rows]
 
 # %% ../nbs/00_data.ipynb #911ede81
 def check_answer(
