@@ -193,10 +193,10 @@ def check_answer(
 ):
     "Print whether `answer` is right: exactly, closely, or by how much it is off."
     if answer is None or answer is ...: return print('Not yet: there is no answer in the cell above.')
-    try: answer = torch.as_tensor(answer).double().cpu()
+    try: answer = torch.as_tensor(answer, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError) as e:
         return print(f'Not yet: the answer should be numbers ({e}).')
-    expected = torch.as_tensor(expected).double().cpu()
+    expected = torch.as_tensor(expected, dtype=torch.float64).cpu()
     if answer.shape != expected.shape:
         return print(f'Not yet: the shape is {tuple(answer.shape)}; {tuple(expected.shape)} was expected.')
     off = (answer - expected).abs()

@@ -5,6 +5,7 @@ __all__ = ['init_params', 'check_layer', 'linear1', 'check_targets', 'mnist_loss
 
 # %% ../nbs/02_linear_model.ipynb #944a1dda
 import math
+from contextlib import contextmanager
 from numbers import Real
 
 import torch
@@ -80,23 +81,41 @@ def calc_grad(
     return loss.detach()
 
 # %% ../nbs/02_linear_model.ipynb #88dc7496
-def _check_step(lr, params):
-    "Raise unless lr is a positive number and every parameter is finite and wants a gradient."
+def _check_lr(lr):
+    "lr as a float; raises unless it is a positive number."
     if isinstance(lr, bool) or not isinstance(lr, Real):
         raise TypeError(f'lr is {lr!r}; expected a positive number')
-    if not 0 < lr < math.inf: raise ValueError(f'lr is {lr}; expected a positive number')
+    try: rate = float(lr)
+    except OverflowError: rate = math.inf
+    if not 0 < rate < math.inf: raise ValueError(f'lr is {lr!r:.40}; expected a positive number')
+    return rate
+
+def _check_step(lr, params):
+    "lr as a float; raises unless it is a positive number, and params are some finite tensors."
     if not params: raise ValueError('params is empty; expected at least one tensor')
     for i, p in enumerate(params):
-        if not p.requires_grad:
-            raise ValueError(f'params[{i}] does not require a gradient: p.requires_grad_()')
         if not p.isfinite().all(): raise ValueError(f'params[{i}] has values that are not finite')
+    return _check_lr(lr)
 
-def _check_finite(lr, losses, params, before):
-    "Raise if a loss or a parameter is not finite, after putting the parameters back."
+# %% ../nbs/02_linear_model.ipynb #5b7e02aa
+@contextmanager
+def _restoring(params):
+    "Put the parameters back if the block fails, and after an interrupt if they are not finite."
+    before = [p.detach().clone() for p in params]
+    try: yield
+    except BaseException as e:
+        if isinstance(e, Exception) or not all(p.isfinite().all() for p in params):
+            with torch.no_grad():
+                for p, old in zip(params, before): p.copy_(old)
+        raise
+
+def _mean_loss(losses, sizes, lr, params):
+    "Mean over the images; raises if there is none, or if a loss or a parameter is not finite."
+    if not losses: raise ValueError('dl has no batches; expected at least one')
+    losses, sizes = torch.stack(losses).double().cpu(), torch.tensor(sizes)
     finite = losses.isfinite()
-    if finite.all() and all(p.isfinite().all() for p in params): return
-    with torch.no_grad():
-        for p, old in zip(params, before): p.copy_(old)
+    if finite.all() and all(p.isfinite().all() for p in params):
+        return (losses*sizes).sum().item()/sizes.sum().item()
     where = f'batch {finite.long().argmin()} of {len(losses)}' if not finite.all() else 'the last step'
     raise ValueError(f'the loss or a parameter stopped being finite in {where}; lr={lr} is likely too large '
                      '(the parameters are back where they were before this epoch)')
@@ -109,20 +128,19 @@ def train_epoch(
     dl, # iterable of batches (xb, yb)
     loss_func=mnist_loss, # callable from (predictions, yb) to a scalar tensor, the mean over the batch
 ) -> float: # mean loss over the images, each with the parameters of its time
-    "One epoch of SGD. Raises `TypeError` or `ValueError`, and leaves finite parameters."
-    params = list(params)
-    _check_step(lr, params)
-    before, losses, sizes = [p.detach().clone() for p in params], [], []
+    "One epoch of SGD. Raises `TypeError` or `ValueError`, and then leaves the parameters as they were."
+    params, losses, sizes = list(params), [], []
+    lr = _check_step(lr, params)
+    frozen = [i for i, p in enumerate(params) if not p.requires_grad]
+    if frozen: raise ValueError(f'params[{frozen[0]}] does not require a gradient: p.requires_grad_()')
     for p in params: p.grad = None
-    for xb, yb in dl:
-        losses.append(calc_grad(xb, yb, model, loss_func)); sizes.append(len(xb))
-        unused = [i for i, p in enumerate(params) if p.grad is None]
-        if unused: raise ValueError(f'params[{unused[0]}] got no gradient; expected model to use it')
-        with torch.no_grad():
-            for p in params:
-                p.sub_(p.grad, alpha=lr)
-                p.grad = None
-    if not losses: raise ValueError('dl has no batches; expected at least one')
-    losses, sizes = torch.stack(losses), torch.tensor(sizes)
-    _check_finite(lr, losses, params, before)
-    return (losses.cpu()*sizes).sum().item()/sizes.sum().item()
+    with _restoring(params):
+        for xb, yb in dl:
+            losses.append(calc_grad(xb, yb, model, loss_func)); sizes.append(len(xb))
+            unused = [i for i, p in enumerate(params) if p.grad is None]
+            if unused: raise ValueError(f'params[{unused[0]}] got no gradient; expected model to use it')
+            with torch.no_grad():
+                for p in params:
+                    p.sub_(p.grad, alpha=lr)
+                    p.grad = None
+        return _mean_loss(losses, sizes, lr, params)

@@ -116,6 +116,14 @@ def test_a_loss_that_is_not_finite_names_the_batch_and_puts_the_parameters_back(
     for p, old in zip(params, kept): assert torch.equal(p, old)
 
 
+def test_an_error_after_a_ruinous_step_puts_the_parameters_back():
+    params, (x, t) = net(), digits()
+    kept = [p.detach().clone() for p in params]
+    with pytest.raises(ValueError, match='targets'):
+        train_epoch(net_of(params), .1, params, [(x*float('inf'), t), (x, t[:, :2])], mnist_loss)
+    for p, old in zip(params, kept): assert torch.equal(p, old)
+
+
 def test_a_last_step_that_overflows_is_noticed():
     p = torch.ones(1).requires_grad_()
     with pytest.raises(ValueError, match='in the last step'):
