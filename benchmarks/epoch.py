@@ -55,9 +55,9 @@ def table(heading, rows, rounds, device):
 
 def target(text, met): print(f'target: {text}: {"met" if met else "MISSED"}', flush=True)
 
-def fresh_params(device):
-    "Parameters of the 784-500-10 net: w1, b1, w2, b2."
-    shapes = [((784, 500), 784**-.5), (500, 0), ((500, 10), 500**-.5), (10, 0)]
+def fresh_params(device, hidden=500):
+    "Parameters of the 784-hidden-10 net: w1, b1, w2, b2."
+    shapes = [((784, hidden), 784**-.5), (hidden, 0), ((hidden, 10), hidden**-.5), (10, 0)]
     return [init_params(shape, std, device) for shape, std in shapes]
 
 def ours(dl, loss_func, device):
@@ -83,9 +83,8 @@ def bare(x, batch_size, device):
 
 def torch_net(device): return nn.Sequential(nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 10)).to(device)
 
-def torch_loop(x, y, batch_size, device):
-    "A function that runs the epoch as PyTorch's own tutorials write it."
-    dl, net = TorchLoader(TensorDataset(x, y), batch_size, shuffle=True), torch_net(device)
+def torch_loop(dl, net):
+    "A function that runs an epoch of `net` as PyTorch's own tutorials write it."
     opt = torch.optim.SGD(net.parameters(), lr=LR)
     def run():
         for xb, yb in dl:
@@ -109,7 +108,8 @@ def two_layers(x, y, pairs, batch_size, rounds, device, said):
         {'the bare matrix multiplies': bare(x, batch_size, device),
          'ours: train_epoch, simple_net, BatchLoader': ours(our_dl, cross_entropy, device),
          "our loop over fastai's DataLoader": ours(fastai_dl, cross_entropy, device),
-         'torch: DataLoader, nn.Sequential, optim.SGD': torch_loop(x, y, batch_size, device),
+         'torch: DataLoader, nn.Sequential, optim.SGD': torch_loop(
+             TorchLoader(TensorDataset(x, y), batch_size, shuffle=True), torch_net(device)),
          'fastai: Learner over its DataLoader': learner(fastai_dl, pairs, device)}, rounds, device)
 
 def unchecked(run):
