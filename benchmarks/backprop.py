@@ -158,6 +158,12 @@ def main():
         table(f'An epoch of 784-10-10, batches of {batch_size:,}, {len(x):,} images, shuffled but in the first row',
               rows, rounds, device)
 
+    for hidden in (10, 500):
+        xb, d_a = x[:64].contiguous(), torch.randn(64, hidden, device=device)
+        table(f'The gradient of w1, 784 by {hidden}, for a batch of 64, a thousand times',
+              {'xb.T@d_a': lambda: [xb.T@d_a for _ in range(1000)],
+               '(d_a.T@xb).T': lambda: [(d_a.T@xb).T for _ in range(1000)]}, 5, device)
+
     used = {name: step_memory(name) for name in ways}
     heading('Peak memory of one step of 784-500-10, all images in one batch, above the images', 'MB', 'ratio')
     for name, mb in used.items(): row(name, f'{mb:.0f}', f'{mb/used["the bare matrix multiplies"]:.2f}')

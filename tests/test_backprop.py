@@ -62,7 +62,7 @@ def follow(steps, values):
     return sum(values)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(leaves, programs)
 def test_any_graph_has_the_gradients_of_pytorch(numbers, program):
     steps, ours = plan(program, numbers), [Value(n) for n in numbers]
@@ -74,7 +74,7 @@ def test_any_graph_has_the_gradients_of_pytorch(numbers, program):
     for v, t in zip(ours, theirs): assert v.grad == pytest.approx(t.grad.item(), rel=1e-9, abs=1e-9)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=120)
 @given(leaves, programs)
 def test_any_smooth_graph_has_the_gradients_that_nudging_finds(numbers, program):
     steps, ours = plan([s for s in program if s[0] != 'relu'], numbers), [Value(n) for n in numbers]
