@@ -12,7 +12,7 @@ run: $(READY) ## run the chapters in order and print what they measured  [DATA=f
 	$(BIN)/python tools/series.py $(if $(DATA),--data '$(DATA)')
 
 test: $(READY) ## test every notebook and the package, on the sample unless DATA says otherwise
-	cd nbs && MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 1 --do_print
+	cd nbs && OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 2 --do_print
 	MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q tests
 
 lab: $(READY) ## open JupyterLab on the first chapter

@@ -32,7 +32,7 @@ def execute(nb):
     "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, with a progress bar over the cells."
     with tempfile.TemporaryDirectory() as folder:
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
-        client = NotebookClient(nb, timeout=1200, resources={'metadata': {'path': str(NBS)}}, config=config)
+        client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config)
         with client.setup_kernel():
             cells = progress_bar(nb.cells) if sys.stdout.isatty() else nb.cells
             for i, cell in enumerate(cells): client.execute_cell(cell, i)
