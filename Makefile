@@ -13,7 +13,7 @@ run: $(READY) ## run the chapters in order and print what they measured  [DATA=f
 
 test: $(READY) ## test every notebook and the package, on the sample unless DATA says otherwise
 	cd nbs && OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 2 --do_print
-	MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q tests
+	OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
 lab: $(READY) ## open JupyterLab on the first chapter
 	$(BIN)/jupyter lab nbs/00_data.ipynb
