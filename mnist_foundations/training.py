@@ -34,7 +34,7 @@ def softmax_cross_entropy(
     if not 0 <= smoothing < 1: raise ValueError(f'smoothing is {smoothing}; expected from 0 to below 1')
     if scores.dtype != torch.float64: scores = scores.float()          # half precision would lose digits
     if smoothing: targets = targets*(1 - smoothing) + smoothing/targets.shape[1]
-    return -(scores.log_softmax(1)*targets).sum(1).mean()              # (n, c) -> (n,) -> ()
+    return -(scores.log_softmax(1)*targets).sum()/len(scores)           # (n, c) -> (), the mean over n
 
 # %% ../nbs/05_training_well.ipynb #de30fc91
 def show_spread(
@@ -308,6 +308,7 @@ class History:
             for name in panel: ax.plot(self['epoch'], self[name], '.-', lw=1.2, ms=4, label=name)
             ax.set(xlabel='epoch', ylabel='loss' if 'loss' in panel[0] else 'validation set (0 to 1)')
             ax.legend(fontsize=8); ax.grid(alpha=.3); ax.spines[['top', 'right']].set_visible(False)
+            ax.locator_params(axis='x', integer=True)
         said = '; '.join(f'{n} from {self[n][0]:.4g} to {self[n][-1]:.4g}' for n in names)
         return Picture(fig, f'{len(self)} epochs: {said}.')._repr_mimebundle_()
 
@@ -319,7 +320,7 @@ def _check_batch(name, xb, params):
             raise ValueError(f'{name} has {xb.dtype} on {xb.device} and a parameter is {p.dtype} on {p.device}; '
                              'expected one dtype and one device')
 
-def _check_finite(losses, rates, first, params):
+def _check_finite(losses, rates, first, params=()):
     "Raise `ValueError` unless all losses, from step `first` on, and all parameters are finite."
     finite = torch.stack(losses).isfinite().tolist()
     if all(finite) and all(p.isfinite().all() for p in params): return
@@ -340,7 +341,7 @@ def _epoch(run, tick):
         lr = run.schedule(first + i) if run.schedule else None
         losses.append(_step(run.model, xb, yb, run.opt, run.loss_func, lr))
         sizes.append(len(xb)); rates.append(run.opt.param_groups[0]['lr'])
-        if i % 50 == 49: _check_finite(losses, rates, first, params)
+        if i % 50 == 49: _check_finite(losses, rates, first)
         tick(i, losses[-1])
     _check_finite(losses, rates, first, params)
     sizes = torch.tensor(sizes).double()
