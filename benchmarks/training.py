@@ -3,11 +3,11 @@
     python benchmarks/training.py
 
 The first three tables are made as in epoch.py, rows in turn. PyTorch's loop and fastai's Learner run over their own
-loaders, as their users have them, and over our BatchLoader, which leaves the loops alone to compare. The last table trains from the same start with the same
-distortions, optimizer and schedule, by `fit` and by `Learner`, an epoch of each in turn, and reads the clock of each
-after the first epoch that ends at 98% and at 99% of the test images or more; measuring doesn't count. PyTorch and
-fastai get their labels as integers, as their users do. MNIST_FOUNDATIONS_DATA chooses the images, and it all runs on the
-GPU if there is one.
+loaders, as their users have them, and over our BatchLoader, which leaves the loops alone to compare. The last table
+trains from the same start with the same distortions, optimizer and schedule, by `fit` and by `Learner`, an epoch of
+each in turn, and reads the clock of each after the first epoch that ends at 98% and at 99% of the test images or more;
+measuring doesn't count. PyTorch and fastai get their labels as integers, as their users do. MNIST_FOUNDATIONS_DATA
+chooses the images, and it all runs on the GPU if there is one.
 """
 import os, sys
 from contextlib import redirect_stdout
