@@ -7,7 +7,6 @@ with all images in one batch, so that what is kept between forward and backward 
 chooses the images, and whole layers run on the GPU if there is one.
 """
 import gc, os, random, sys
-from contextlib import redirect_stdout
 from functools import partial
 from operator import mul
 from statistics import median
@@ -19,10 +18,10 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from epoch import LR, fresh_params, table, target, torch_loop
+from epoch import LR, begin, fresh_params, table, target, torch_loop
 from loading import PEAK, heading, in_fresh_process, interleaved, row
 from mnist_foundations.backprop import Layer, Net, Value, backprop_epoch
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
+from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import train_epoch
 
 def multiplies(dl, hidden, device):
@@ -61,6 +60,7 @@ def step_memory(way):
 import sys
 sys.path.insert(0, {here!r})
 from backprop import *
+from mnist_foundations.data import load_mnist, mnist_path
 device = 'cuda' if torch.cuda.is_available() else 'cpu'
 x, y = load_mnist(mnist_path(), 'training', device=device)
 dl, small = BatchLoader(x, one_hot(y), len(x)), BatchLoader(x[:1000], one_hot(y[:1000]), 1000)
@@ -139,13 +139,8 @@ def unchecked(run):
     return without
 
 def main():
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(1)
+    _, device, x, y = begin()
     sys.setrecursionlimit(10_000)                # micrograd goes back by recursion
-    torch.manual_seed(0)
-    with redirect_stdout(sys.stderr): x, y = load_mnist(mnist_path(), 'training', device=device)
-    where = torch.cuda.get_device_name() if device == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
-    print(f'All {len(x):,} training images, on {where}, torch {torch.__version__}')
 
     image = x[0].tolist()
     one_image(image, 'blank pixels left out')

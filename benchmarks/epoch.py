@@ -120,17 +120,21 @@ def unchecked(run):
               patch('mnist_foundations.linear.check_targets', nothing)): run()
     return without
 
-def main():
+def begin():
+    "Settle device, threads and seed, load the training images, and say what is measured on what."
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(1)
     torch.manual_seed(0)
     path = mnist_path()
-    with redirect_stdout(sys.stderr):   # progress bars: not into the tables
-        x, y = load_mnist(path, 'training', device=device)
-        x37, y37 = load_mnist(path, 'training', [3, 7], device=device)
-    pairs, said = list(zip(x, y)), f'{len(x):,} images'
+    with redirect_stdout(sys.stderr): x, y = load_mnist(path, 'training', device=device)   # its bar: not into the tables
     where = torch.cuda.get_device_name() if device == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
     print(f'All {len(x):,} training images of {path.name}, on {where}, torch {torch.__version__}')
+    return path, device, x, y
+
+def main():
+    path, device, x, y = begin()
+    with redirect_stdout(sys.stderr): x37, y37 = load_mnist(path, 'training', [3, 7], device=device)
+    pairs, said = list(zip(x, y)), f'{len(x):,} images'
 
     ratios = two_layers(x, y, pairs, 1000, 11, device, said)
     target('ours at most 1.2 times the bare multiplies', list(ratios.values())[1] <= 1.2)

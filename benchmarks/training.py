@@ -9,7 +9,7 @@ each in turn, and reads the clock of each after the first epoch that ends at 98%
 measuring doesn't count. PyTorch and fastai get their labels as integers, as their users do. MNIST_FOUNDATIONS_DATA
 chooses the images, and it all runs on the GPU if there is one.
 """
-import os, sys
+import sys
 from contextlib import redirect_stdout
 from functools import partial
 from statistics import median
@@ -21,9 +21,9 @@ from fastai.optimizer import OptimWrapper
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader as TorchLoader, TensorDataset
 
-from epoch import bare, seconds, table, target, torch_net
+from epoch import bare, begin, seconds, table, target, torch_net
 from loading import heading, row
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
+from mnist_foundations.data import BatchLoader, load_mnist, one_hot
 from mnist_foundations.net import validate_epoch
 from mnist_foundations.training import SGD, Distort, TwoLayerNet, _step, fit, one_cycle, softmax_cross_entropy
 
@@ -127,15 +127,9 @@ def times_to(x, y, dl_test, device):
         else: target(f'fit reaches {goal:.0%} sooner than Learner', medians['fit'] < medians['Learner'])
 
 def main():
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    if 'OMP_NUM_THREADS' not in os.environ: torch.set_num_threads(1)
-    torch.manual_seed(0)
-    path = mnist_path()
-    with redirect_stdout(sys.stderr):   # progress bars: not into the tables
-        (x, y), (x_test, y_test) = (load_mnist(path, split, device=device) for split in ('training', 'testing'))
-        t, dl_test = one_hot(y), BatchLoader(x_test, one_hot(y_test), 1000)
-    where = torch.cuda.get_device_name() if device == 'cuda' else f'CPU, threads: {torch.get_num_threads()}'
-    print(f'All {len(x):,} training images of {path.name}, on {where}, torch {torch.__version__}')
+    path, device, x, y = begin()
+    with redirect_stdout(sys.stderr): x_test, y_test = load_mnist(path, 'testing', device=device)
+    t, dl_test = one_hot(y), BatchLoader(x_test, one_hot(y_test), 1000)
 
     for augment, said in ((None, 'as they are'), (Distort(), 'distorted')):
         ratios = list(epochs(x, y, augment, 5, device, f'{len(x):,} images, {said}').values())

@@ -646,7 +646,6 @@ def train_well(
     t, # (n, 10) one-hot targets
     epochs=80, # at least 1
     seed=0, # of the start, the order of images and the distortions
-    valid_dl=None, # iterable of batches to measure on after each epoch; None measures the training loss only
     lr=.2, # the highest learning rate
     hidden=500, # hidden units
     dropout=0., # probability with which a hidden unit is switched off while training
@@ -659,5 +658,5 @@ def train_well(
     dl = BatchLoader(x, t, 128, shuffle=True)
     opt = SGD(net.parameters(), lr, momentum=.9, nesterov=True, weight_decay=3e-5)
     schedule = one_cycle(lr, epochs*len(dl))
-    history = fit(net, dl, valid_dl, opt, epochs, schedule=schedule, augment=augment, checkpoint=checkpoint)
+    history = fit(net, dl, None, opt, epochs, schedule=schedule, augment=augment, checkpoint=checkpoint)
     return net, history

@@ -256,9 +256,11 @@ def test_loaders_that_can_be_used_only_once(name):
 
 def test_an_optimizer_of_another_model():
     model, dl, _ = setting()
+    other, before = TwoLayerNet(hidden=8), values(model)
+    untouched = values(other)
     with pytest.raises(ValueError, match='no parameter of opt got a gradient'):
-        fit(model, dl, None, SGD(TwoLayerNet(hidden=8).parameters(), .1), 1)
-    assert all(p.grad is None for p in TwoLayerNet(hidden=8).parameters())
+        fit(model, dl, None, SGD(other.parameters(), .1), 1)
+    assert equal(values(model), before) and equal(values(other), untouched)
 
 
 def test_groups_with_their_own_rates_and_a_schedule():
@@ -512,6 +514,7 @@ def test_a_spoilt_checkpoint(spoil, tmp_path):
     (tmp_path/'run').write_bytes(spoil((tmp_path/'run').read_bytes()))
     before = values(model)
     with pytest.raises(ValueError, match='damaged|no facts'): fit(model, dl, None, opt, 2, checkpoint=tmp_path/'run')
+    assert equal(values(model), before)
     for facts in ('{}', '[]', 'null', '['*100_000):
         fit(model, dl, None, opt, 1, checkpoint=tmp_path/f'{len(facts)}')
         before = values(model)
