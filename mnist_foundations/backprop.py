@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from fastcore.basics import patch
 
-from .data import Picture, blank_figure
-from .linear import _check_lr, _check_step, _mean_loss, _restoring, check_layer, check_targets
+from .checks import check_layer, check_positive, check_step, check_targets, mean_loss, restored
+from .show import Picture, blank_figure
 
 # %% ../nbs/04_backprop.ipynb #f7da565a
 def _number(n):
@@ -316,7 +316,7 @@ def learn(self:Net,
     loss_func=cross_entropy, # callable from (list of output `Value`s, target) to a `Value`
 ) -> float: # the loss before the step
     "One step of SGD on one image. Raises as the net and the loss do, and then changes no parameter."
-    lr = _check_lr(lr)
+    lr = check_positive('lr', lr)
     loss, params = loss_func(self(pixels), target), self.params()
     for p in params: p.grad = 0.
     loss.backward()
@@ -493,16 +493,16 @@ def backprop_epoch(
 ) -> float: # mean loss over the images, each with the parameters of its time
     "One epoch of SGD on `sigmoid_net`. Raises `TypeError` or `ValueError`, and then leaves params unchanged."
     params, losses, sizes = list(params), [], []
-    lr = _check_step(lr, params)
+    lr = check_step(lr, params)
     if len(params) != 4: raise ValueError(f'params are {len(params)} tensors; expected four: w1, b1, w2, b2')
     for i in (1, 3):
         if params[i].shape != params[i - 1].shape[1:]:
             raise ValueError(f'params[{i}] has the shape {tuple(params[i].shape)}; expected that of a row of '
                              f'params[{i - 1}], {tuple(params[i - 1].shape[1:])}')
-    with torch.no_grad(), _restoring(params):
+    with torch.no_grad(), restored(params):
         for xb, targets in dl:
             probabilities, hidden = sigmoid_net(xb, *params)
             grads = sigmoid_net_grads(xb, targets, probabilities, hidden, params[2])
             losses.append(_loss_of(probabilities, targets)); sizes.append(len(xb))
             for p, grad in zip(params, grads): p.sub_(grad, alpha=lr)
-        return _mean_loss(losses, sizes, lr, params)
+        return mean_loss(losses, sizes, lr, params)

@@ -12,8 +12,8 @@ from fastai.data.external import URLs
 from PIL import Image
 
 from mnist_foundations import files
-from mnist_foundations.data import (BatchLoader, Results, check_answer, load_mnist, mnist_path, one_hot,
-                                    show_bars, show_digits, show_pixels)
+from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
+from mnist_foundations.show import Results, check_answer, show_bars, show_digits, show_pixels
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
 COUNTS = {'training': [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],

@@ -12,9 +12,11 @@ from torch import nn
 
 from mnist_foundations.data import BatchLoader, load_mnist, one_hot
 from mnist_foundations.net import batch_accuracy, validate_epoch
+from mnist_foundations.net import softmax_cross_entropy
+from mnist_foundations.show import show_spread
 from mnist_foundations.training import (
-    SGD, Adam, Distort, History, TwoLayerNet, dropout, fit, load_model, lr_find, one_cycle, save_model, show_spread,
-    softmax_cross_entropy, train_well)
+    SGD, Adam, Distort, History, TwoLayerNet, dropout, fit, load_model, lr_find, one_cycle, save_model,
+    train_well)
 
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)

@@ -62,7 +62,7 @@ def test_every_exported_name_is_used_in_a_later_cell(path):
                 assert later, f'{node.name} has no check'
 
 
-@pytest.mark.parametrize('module', ['files', 'data', 'similarity', 'linear', 'net', 'backprop', 'training'])
+@pytest.mark.parametrize('module', ['files', 'checks', 'show', 'data', 'similarity', 'linear', 'net', 'backprop', 'training'])
 def test_public_functions_say_what_they_take_and_return(module):
     m = import_module(f'mnist_foundations.{module}')
     source = Path(m.__file__).read_text(encoding='utf-8')

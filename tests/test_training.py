@@ -9,7 +9,8 @@ from torch import nn
 from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import calc_grad, init_params, linear1, mnist_loss, train_epoch
 from mnist_foundations.net import batch_accuracy, simple_net, validate_epoch
-from mnist_foundations.similarity import average_images, l1_distance, l2_distance, nearest_average, show_confusion
+from mnist_foundations.show import show_confusion
+from mnist_foundations.similarity import average_images, l1_distance, l2_distance, nearest_average
 
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 
