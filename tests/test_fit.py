@@ -11,12 +11,10 @@ from hypothesis import given, settings, strategies as st
 from torch import nn
 
 from mnist_foundations.data import BatchLoader, load_mnist, one_hot
-from mnist_foundations.net import batch_accuracy, validate_epoch
-from mnist_foundations.net import softmax_cross_entropy
+from mnist_foundations.net import batch_accuracy, softmax_cross_entropy, validate_epoch
 from mnist_foundations.show import show_spread
 from mnist_foundations.training import (
-    SGD, Adam, Distort, History, TwoLayerNet, dropout, fit, load_model, lr_find, one_cycle, save_model,
-    train_well)
+    SGD, Adam, Distort, History, TwoLayerNet, dropout, fit, load_model, lr_find, one_cycle, save_model, train_well)
 
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
@@ -152,7 +150,7 @@ def test_a_common_offset_changes_nothing(offset):
 
 @pytest.mark.parametrize('t', [torch.ones(3, 2), torch.zeros(3, 2), torch.ones(3, 1), torch.ones(3)])
 def test_targets_that_are_not_one_hot(t):
-    with pytest.raises(ValueError, match='expected one-hot rows of at least two classes'): softmax_cross_entropy(t*2., t)
+    with pytest.raises(ValueError, match='expected'): softmax_cross_entropy(t*2., t)
 
 
 @pytest.mark.parametrize('smoothing', [-.1, 1, float('nan')])
@@ -316,7 +314,7 @@ def test_a_validation_loss_that_is_no_number_and_a_metric_that_is_none():
 def test_an_error_in_the_data_leaves_the_parameters():
     model, dl, opt = setting()
     before, batches = values(model), [*dl]
-    with pytest.raises(ValueError, match='expected the same'): fit(model, [*batches, (batches[0][0], batches[0][1][:5])], None, opt, 1)
+    with pytest.raises(ValueError, match='expected one-hot rows'): fit(model, [*batches, (batches[0][0], batches[0][1][:5])], None, opt, 1)
     assert equal(values(model), before)
 
 
@@ -657,7 +655,7 @@ def test_lr_find_leaves_everything_even_if_it_fails():
     before, lr = values(model), opt.param_groups[0]['lr']
     found = lr_find(model, dl, opt, high=1e20)                            # ends early, where the loss explodes
     assert len(found.rates) < 100 and found.rates[0] <= found.suggestion*10 < 1e20
-    with pytest.raises(ValueError, match='expected the same'): lr_find(lambda xb: model(xb)[:, :3], dl, opt)
+    with pytest.raises(ValueError, match='expected one-hot rows'): lr_find(lambda xb: model(xb)[:, :3], dl, opt)
     assert equal(values(model), before) and opt.param_groups[0]['lr'] == lr and not model.training
 
 
