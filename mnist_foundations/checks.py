@@ -42,7 +42,7 @@ def check_count(
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f'{name} is {value!r}; expected a whole number, at least 1')
 
-# %% ../nbs/appendix_checks.ipynb #de8d2b7c
+# %% ../nbs/appendix_checks.ipynb #55832f17
 def as_tensor(
     name, # what the message calls the value
     value, # a tensor, a NumPy array, a number or a list of numbers
@@ -75,11 +75,13 @@ def check_floating(
 def check_rows(
     x, # (n, ...) tensor
     y, # (n, ...) tensor
+    names=('x', 'y'), # what the message calls them
 ):
     "Raise `ValueError` unless x and y have as many rows, at least one, and lie on one device."
+    a, b = names
     if len(x) != len(y) or not len(x):
-        raise ValueError(f'x has {len(x)} rows and y has {len(y)}; expected as many, at least one')
-    if x.device != y.device: raise ValueError(f'x is on {x.device} and y on {y.device}; expected one device')
+        raise ValueError(f'{a} has {len(x)} rows and {b} has {len(y)}; expected as many, at least one')
+    if x.device != y.device: raise ValueError(f'{a} is on {x.device} and {b} on {y.device}; expected one device')
 
 def check_same_pixels(
     a, # (..., p) tensor
