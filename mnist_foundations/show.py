@@ -213,7 +213,7 @@ def show_curves(
     if x is None or isinstance(x, range): ax.locator_params(axis='x', integer=True)
     return Picture(fig, alt or f'{ylabel} by {xlabel}: {"; ".join(said)}.')
 
-# %% ../nbs/appendix_show.ipynb #32c5ba3e
+# %% ../nbs/appendix_show.ipynb #fd3e3448
 def show_spread(
     results, # a dict from a name to a list of results, one a seed
     xlabel, # what the results measure, with its unit or range
@@ -227,7 +227,7 @@ def show_spread(
         ax.plot(values, [row]*len(values), 'o', ms=6, alpha=.6, color='#4878a8', mew=0)
         ax.plot([mean]*2, [row - .3, row + .3], color='#c03028', lw=2)
         ax.annotate(f'{mean:.4f}', (1.01, row), xycoords=('axes fraction', 'data'), va='center', fontsize=10)
-    ax.annotate('mean', (1.01, -.75), xycoords=('axes fraction', 'data'), va='center', fontsize=10, color='#c03028')
+    ax.annotate('mean', (1.01, -.75), xycoords=('axes fraction', 'data'), va='center', color='#c03028')
     ax.set(yticks=range(len(results)), xlabel=xlabel, ylim=(len(results) - .4, -.6))
     ax.set_yticklabels(results)
     ax.grid(axis='x', alpha=.3)
@@ -235,7 +235,7 @@ def show_spread(
     return Picture(fig, alt or f'{xlabel}: ' + '; '.join(
         f'{name} {min(v):.4f} to {max(v):.4f}' for name, v in results.items()) + '.')
 
-# %% ../nbs/appendix_show.ipynb #9533e0a3
+# %% ../nbs/appendix_show.ipynb #2951881b
 def show_confusion(
     predicted, # (n,) integer labels that were answered
     actual, # (n,) integer labels that are right
@@ -246,7 +246,7 @@ def show_confusion(
     predicted = as_labels('predicted', predicted, n_classes).cpu()
     actual = as_labels('actual', actual, n_classes).cpu()
     check_rows(predicted, actual, ('predicted', 'actual'))
-    pairs = torch.bincount(actual*n_classes + predicted, minlength=n_classes**2)      # each pair of labels has a number
+    pairs = torch.bincount(actual*n_classes + predicted, minlength=n_classes**2)      # a number for each pair of labels
     table = pairs.view(n_classes, n_classes)                                          # (c*c,) -> (c, c)
     share = table/table.sum(1, keepdim=True).clamp(min=1)
     fig = blank_figure(.52*n_classes + 1.6, .44*n_classes + .8)
