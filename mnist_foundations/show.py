@@ -86,7 +86,7 @@ def show_digits(
     shown = '' if titles is None else ': ' + ', '.join(map(str, titles))
     return Picture(fig, alt or f'{len(images)} images of 28 by 28 pixels{shown}.')
 
-# %% ../nbs/appendix_show.ipynb #38762637
+# %% ../nbs/appendix_show.ipynb #d9662dfb
 def _draw_table(ax, table, rows, cols, left, top):
     "Draw the numbers of `table`, stretched to `rows` by `cols`, from the corner `left`, `top`; write its shape below."
     own_rows, own_cols = torch.atleast_2d(table).shape
@@ -96,8 +96,9 @@ def _draw_table(ax, table, rows, cols, left, top):
             own = r < own_rows and c < own_cols          # not a repeated cell
             colours = dict(facecolor='#dbe7f3', edgecolor='#222', zorder=2) if own else dict(facecolor='white', edgecolor='#bbb')
             ax.add_patch(Rectangle((left + c, top + r), 1, 1, lw=1.4 if own else .8, **colours))
-            ax.text(left + c + .5, top + r + .5, short_number(stretched[r, c].item()), ha='center', va='center',
-                    fontsize=12, color='black' if own else '#999', zorder=3)
+            number = short_number(stretched[r, c].item())
+            ax.text(left + c + .5, top + r + .5, number, ha='center', va='center', fontsize=12 if len(number) < 6 else 9,
+                    color='black' if own else '#999', zorder=3)
     ax.text(left + cols/2, top + rows + .12, tuple(table.shape), ha='center', va='top', fontsize=9, color='#555')
 
 # %% ../nbs/appendix_show.ipynb #9f1cb29d
