@@ -1,5 +1,5 @@
 "The data chapter on what would not teach a reader: damage, bad input, no network, several processes at once."
-import io, os, shutil, subprocess, sys, tarfile, tempfile, threading, warnings
+import os, shutil, subprocess, sys, tarfile, tempfile, threading, warnings
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,7 +13,6 @@ from PIL import Image
 
 from mnist_foundations import files
 from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
-from mnist_foundations.show import Results, check_answer, show_bars, show_digits, show_pixels
 
 SHARED = Path(__file__).resolve().parent.parent.parent/'shared'/'data'
 COUNTS = {'training': [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949],
@@ -573,53 +572,6 @@ def test_loader_shuffles_anew_and_by_seed():
         return passes(BatchLoader(x, y, 4, shuffle=True))
     assert len({tuple(p) for p in by_seed()}) == 3
     assert by_seed() == by_seed() == by_generator()
-
-
-# What a notebook shows
-
-@pytest.mark.parametrize('picture', [
-    *(lambda alt, image=image: show_pixels(image, alt=alt) for image in (
-        torch.rand(28, 28), torch.zeros(1, 1), torch.tensor([[0, 255]], dtype=torch.uint8), torch.randn(3, 4),
-        torch.randn(3, 4, requires_grad=True))),
-    *(lambda alt, images=images: show_digits(images, alt=alt) for images in (
-        torch.rand(784), torch.zeros(1, 28, 28), torch.rand(11, 784), torch.randn(2, 784),
-        torch.randn(2, 784, requires_grad=True), np.zeros((2, 28, 28), np.uint8))),
-    lambda alt: show_digits(torch.rand(3, 784), titles=torch.tensor([3, 7, 3]), ncols=2, alt=alt),
-    lambda alt: show_bars({0: 5, 'one': torch.tensor(2.5)}, 'digit', 'images', alt=alt),
-    lambda alt: show_bars({0: 5}, 'digit', 'images', alt=alt)])
-def test_pictures_are_png_with_alt_text(picture):
-    for alt in None, 'Six crows.':
-        shown, metadata = picture(alt)._repr_mimebundle_()
-        assert Image.open(io.BytesIO(shown['image/png'])).format == 'PNG'
-        assert metadata['image/png']['alt'] == (alt or shown['text/plain']) and len(shown['text/plain']) > 5
-
-
-def test_signed_images_get_a_common_scale_around_zero():
-    axes = show_digits(torch.stack([torch.full((784,), -3.), torch.ones(784)])).fig.axes
-    assert [axes[i].images[0].get_clim() for i in (0, 1)] == [(-3, 3)]*2
-    assert len(axes) == 3   # two images and the scale
-
-
-@pytest.mark.parametrize('answer, said', [
-    (..., 'Not yet: there is no answer'), (None, 'Not yet: there is no answer'),
-    ('two', 'Not yet: the answer should be numbers'),
-    ([1.], 'Not yet: the shape is (1,); (2,) was expected'),
-    ([1, 4], 'Not yet: 1 of 2 values are off, by up to 2'), ([1, float('nan')], 'Not yet: 1 of 2'),
-    ([1, 2 + 1e-4], 'Not yet: 1 of 2'), (np.array([1, 2 + 1e-6]), 'Right, to within 1e-06.'),
-    ((1, 2), 'Right, exactly.'), (torch.tensor([1, 2.]), 'Right, exactly.')])
-def test_check_answer(answer, said, capsys):
-    check_answer(answer, [1, 2])
-    assert capsys.readouterr().out.startswith(said)
-
-
-def test_results_keep_their_rows_and_show_a_table():
-    rows = [('net', 'testing images', .98765, None), ('none yet', 'loading', None, 1.26)]
-    shown = Results('00 data', *rows)._repr_mimebundle_()
-    kept = shown['application/vnd.mnist-foundations.results+json']
-    names = 'chapter', 'model', 'measured', 'accuracy', 'seconds'
-    assert kept == [dict(zip(names, ('00 data', *row), strict=True)) for row in rows]
-    for text in shown['text/plain'], shown['text/html']:
-        assert '0.9877' in text and '1.3' in text and 'None' not in text and 'nan' not in text.lower()
 
 
 # CUDA
