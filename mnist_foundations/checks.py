@@ -14,7 +14,7 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-# %% ../nbs/appendix_checks.ipynb #627558b1
+# %% ../nbs/appendix_checks.ipynb #c0be0d4c
 def check_positive(
     name, # what the message calls the number
     value, # a real number
@@ -32,7 +32,7 @@ def check_share(
 ):
     "Raise `ValueError` unless `value` is a number from 0 to below `below`."
     if isinstance(value, Real) and 0 <= value < below: return
-    expected = 'a number, 0 or more' if below == math.inf else f'a number from 0 to below {below:g}'
+    expected = '0 or more' if below == math.inf else f'from 0 to below {below:g}'
     raise ValueError(f'{name} is {value!r}; expected {expected}')
 
 # %% ../nbs/appendix_checks.ipynb #ec1cf65b
@@ -115,7 +115,7 @@ def check_layer(
     if bias.shape not in ((1,), weights.shape[1:]):
         raise ValueError(f'{names[2]} has the shape {tuple(bias.shape)}; expected ({weights.shape[1]},)')
 
-# %% ../nbs/appendix_checks.ipynb #b06e000f
+# %% ../nbs/appendix_checks.ipynb #e598ec03
 def check_images(
     x, # (n, ...) images
 ):
@@ -124,9 +124,9 @@ def check_images(
     low, high = (v.item() for v in x.aminmax())
     if not -100 < low <= high < 100: raise ValueError(
         f'x goes from {low:g} to {high:g}; expected pixels in [0, 1], or normalised ones: are they undivided bytes?')
-    if low >= 0 and high <= 1 and x.mean().item() > .55:
-        warnings.warn("the mean pixel is above one half, as of dark ink on white paper; "      # one text: shown once
-                      "MNIST's ink is 1 and its paper 0, as in 1 - x")
+    if low >= 0 and high <= 1 and (mean := x.mean().item()) > .55:
+        warnings.warn(f"the mean pixel is {mean:.2f}, which looks like dark ink on white paper; "      # always from
+                      "MNIST's ink is 1 and its paper 0, as 1 - x would be")      # this line, so that it is shown once
 
 def as_labels(
     name, # what the message calls the labels
@@ -157,7 +157,7 @@ def check_loader(
     if not (low >= 0 and (high <= 1 or not y.is_floating_point())):
         raise ValueError(f'y goes from {low:g} to {high:g}; expected targets in [0, 1], or integer labels from 0')
 
-# %% ../nbs/appendix_checks.ipynb #6dafddbb
+# %% ../nbs/appendix_checks.ipynb #5a9f701a
 def is_sorted(
     y, # (n,) or (n, 1) labels, or (n, c) one-hot rows
 ) -> bool:
@@ -170,6 +170,7 @@ def warn_if_in_order(
     dl, # any loader; a `BatchLoader` knows whether its labels come in order
 ):
     "Warn, once a loader, where a training loader hands out its labels in order."
+    if isinstance(dl, torch.utils.data.DataLoader): return           # its `in_order` is about its workers
     if not getattr(dl, 'in_order', False): return
     dl.in_order = False
     warnings.warn('the labels come in order, so the last batches undo what the first ones taught; '
@@ -200,7 +201,7 @@ def check_targets(
         raise ValueError(f'targets go from {targets.min():g} to {targets.max():g}; expected only 0 and 1')
     return targets
 
-# %% ../nbs/appendix_checks.ipynb #b4efbb35
+# %% ../nbs/appendix_checks.ipynb #34c4fdfe
 def class_indices(
     predictions, # (n, c) scores, a column a class
     targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
@@ -210,9 +211,10 @@ def class_indices(
     check_axes('predictions', predictions, 'n', 'c')
     targets = as_tensor('targets', targets)
     (n, c), shape = predictions.shape, tuple(targets.shape)
+    if c < 2: raise ValueError(f'predictions have the shape {(n, c)}; expected a column a class, at least two')
     expected = f'expected one-hot rows ({n}, {c}), or integer labels ({n},) from 0 to {c - 1}'
     if shape not in ((n, c), (n,)) or (targets.ndim == 1 and targets.is_floating_point()):
-        raise ValueError(f'targets are {targets.dtype} of the shape {shape}; {expected}')
+        raise ValueError(f'targets are {targets.dtype} {"labels" if targets.ndim == 1 else "rows"} of the shape {shape}; {expected}')
     if not n: raise ValueError(f'the batch is empty, of the shape {shape}')
     seen = targets.device.type == 'cpu'                 # on a GPU looking at values would mean waiting for it
     if targets.ndim == 1:
@@ -221,7 +223,7 @@ def class_indices(
         raise ValueError(f'targets are labels from {labels.min()} to {labels.max()}; {expected}')
     hot = targets.to(predictions.dtype)                 # argmax knows no booleans
     if not seen or (torch.equal(hot*hot, hot) and (hot.sum(1) == 1).all()): return hot.argmax(1)
-    raise ValueError(f'targets have rows that are not zeros and a single 1; {expected}')
+    raise ValueError(f'targets are rows that hold more, or less, than a single 1 and zeros; {expected}')
 
 # %% ../nbs/appendix_checks.ipynb #f98d56fe
 def check_step(
