@@ -115,7 +115,7 @@ def check_layer(
     if bias.shape not in ((1,), weights.shape[1:]):
         raise ValueError(f'{names[2]} has the shape {tuple(bias.shape)}; expected ({weights.shape[1]},)')
 
-# %% ../nbs/appendix_checks.ipynb #e598ec03
+# %% ../nbs/appendix_checks.ipynb #8469c8f5
 def check_images(
     x, # (n, ...) images
 ):
@@ -125,9 +125,10 @@ def check_images(
     if not -100 < low <= high < 100: raise ValueError(
         f'x goes from {low:g} to {high:g}; expected pixels in [0, 1], or normalised ones: are they undivided bytes?')
     if low >= 0 and high <= 1 and (mean := x.mean().item()) > .55:
-        warnings.warn(f"the mean pixel is {mean:.2f}, which looks like dark ink on white paper; "      # always from
-                      "MNIST's ink is 1 and its paper 0, as 1 - x would be")      # this line, so that it is shown once
+        warnings.warn(f"the mean pixel is {mean:.2f}, which looks like dark ink on white paper; "
+                      "MNIST's ink is 1 and its paper 0, as 1 - x would be")    # Python shows the same words once
 
+# %% ../nbs/appendix_checks.ipynb #1eb0bfa3
 def as_labels(
     name, # what the message calls the labels
     y, # (n,) integers or booleans, 0 to n_classes-1

@@ -35,13 +35,14 @@ def blank_figure(
     "An empty figure, with no global state behind it."
     return Figure(figsize=(width, height), layout='constrained')
 
-# %% ../nbs/appendix_show.ipynb #63f0093a
+# %% ../nbs/appendix_show.ipynb #1c84472b
 def short_number(
     value, # a number
 ) -> str:
     "`value` with at most two decimals, or where these are zeros with one digit."
     return f'{round(value, 2) or float(f"{value:.1g}"):g}'.replace('-', '−')
 
+# %% ../nbs/appendix_show.ipynb #592776a1
 def show_pixels(
     image, # (rows, columns) numbers, at most 28 by 28
     alt=None, # alt text; None writes one
@@ -124,38 +125,22 @@ def show_equation(
     said = ' '.join(t if isinstance(t, str) else f'a table of the shape {tuple(t.shape)}' for t, *_ in drawn)
     return Picture(fig, alt or f'Tables of numbers: {said}.')
 
-# %% ../nbs/appendix_show.ipynb #d03124f7
+# %% ../nbs/appendix_show.ipynb #52e10824
 def _heights(n):
     "The height at which each node of a column of `n` is drawn, around 0; of more than ten only six, with a gap."
     if n <= 10: return {i: (n - 1)/2 - i for i in range(n)}
     return {0: 3, 1: 2, 2: 1, 3: 0, 4: -1, n - 1: -3}
 
-def show_network(
-    layers, # a list of columns, each a sequence of the numbers that stand in its nodes
-    weights=None, # a list of (n_in, n_out) tables, one between each two columns; None draws no lines
-    names=None, # a label a column; None leaves them out
-    alt=None, # alt text; None writes one
-) -> Picture:
-    "Draw a network as columns of nodes with numbers in them, and lines as thick as the weights between them."
-    layers = [torch.as_tensor(layer).detach().cpu().float() for layer in layers]
-    heights, apart = [_heights(len(layer)) for layer in layers], 3.2      # nodes of a column are 1 apart
-    tallest = max(h[0] for h in heights)
-    fig = blank_figure(.62*(apart*len(layers) - 1), .62*(2*tallest + (1.9 if names else 1.2)))
-    ax = fig.subplots()
-    ax.set(xlim=(-1.1, apart*(len(layers) - 1) + 1.1), ylim=(-tallest - .6, tallest + (1.3 if names else .6)), aspect='equal')
-    ax.axis('off')
-    for k, table in enumerate(weights or []): _draw_weights(ax, table, apart*k, apart, heights[k], heights[k + 1])
-    for k, layer in enumerate(layers):
-        largest = layer.abs().max().clamp(min=1e-9)
-        for i, y in heights[k].items():
-            colour = colormaps['RdBu_r'](.5 + .3*(layer[i]/largest).item())
-            ax.add_patch(Circle((apart*k, y), .42, facecolor=colour, edgecolor='#222', zorder=2))
-            ax.text(apart*k, y, short_number(layer[i].item()), ha='center', va='center', fontsize=10, zorder=3)
-        if len(layer) > 10: ax.text(apart*k, -2, '⋮', ha='center', va='center', fontsize=16)
-        if names: ax.text(apart*k, tallest + .65, names[k], ha='center', va='bottom', fontsize=10)
-    said = ', then '.join(f'{len(layer)} nodes' if len(layer) > 1 else 'one node' for layer in layers)
-    return Picture(fig, alt or f'A network: {said}.')
+def _draw_nodes(ax, layer, x, heights):
+    "Draw a column of nodes at `x`, each with its number, and shaded by it."
+    largest = layer.abs().max().clamp(min=1e-9)
+    for i, y in heights.items():
+        colour = colormaps['RdBu_r'](.5 + .3*(layer[i]/largest).item())
+        ax.add_patch(Circle((x, y), .42, facecolor=colour, edgecolor='#222', zorder=2))
+        ax.text(x, y, short_number(layer[i].item()), ha='center', va='center', fontsize=10, zorder=3)
+    if len(layer) > len(heights): ax.text(x, -2, '⋮', ha='center', va='center', fontsize=16)
 
+# %% ../nbs/appendix_show.ipynb #707e1621
 def _draw_weights(ax, table, x, apart, left, right):
     "Draw the weights between two columns of nodes at `x` and `x + apart`; write them where they are few."
     table = torch.as_tensor(table).detach().cpu().float()
@@ -166,8 +151,31 @@ def _draw_weights(ax, table, x, apart, left, right):
             ax.plot([x, x + apart], [y, z], lw=.3 + 3*abs(share), color='#c03028' if share > 0 else '#4878a8',
                     alpha=.3 + .5*abs(share), zorder=1, solid_capstyle='butt')
             if len(right) > 3: continue                   # the numbers would cover each other
-            ax.text(x + .28*apart, y + .28*(z - y), short_number(table[i, j].item()), ha='center', va='center', fontsize=8,
-                    zorder=2, bbox=dict(facecolor='white', edgecolor='none', pad=.8))
+            ax.text(x + .28*apart, y + .28*(z - y), short_number(table[i, j].item()), ha='center', va='center',
+                    fontsize=8, zorder=2, bbox=dict(facecolor='white', edgecolor='none', pad=.8))
+
+# %% ../nbs/appendix_show.ipynb #b0fe1769
+def show_network(
+    layers, # a list of columns, each a sequence of the numbers that stand in its nodes
+    weights=None, # a list of (n_in, n_out) tables, one between each two columns; None draws no lines
+    names=None, # a label a column; None leaves them out
+    alt=None, # alt text; None writes one
+) -> Picture:
+    "Draw a network as columns of nodes with numbers in them, and lines as thick as the weights between them."
+    layers = [torch.as_tensor(layer).detach().cpu().float() for layer in layers]
+    heights = [_heights(len(layer)) for layer in layers]              # nodes of a column are 1 apart
+    apart = 3.2                                                       # and columns that much
+    tallest = max(h[0] for h in heights)
+    above = 1.3 if names else .6
+    fig = blank_figure(.62*(apart*len(layers) - 1), .62*(2*tallest + .6 + above))
+    ax = fig.subplots()
+    ax.set(xlim=(-1.1, apart*(len(layers) - 1) + 1.1), ylim=(-tallest - .6, tallest + above), aspect='equal')
+    ax.axis('off')
+    for k, table in enumerate(weights or []): _draw_weights(ax, table, apart*k, apart, heights[k], heights[k + 1])
+    for k, layer in enumerate(layers): _draw_nodes(ax, layer, apart*k, heights[k])
+    for k, name in enumerate(names or []): ax.text(apart*k, tallest + .65, name, ha='center', va='bottom', fontsize=10)
+    said = ', then '.join(f'{len(layer)} nodes' if len(layer) > 1 else 'one node' for layer in layers)
+    return Picture(fig, alt or f'A network: {said}.')
 
 # %% ../nbs/appendix_show.ipynb #8eadf8a5
 def show_bars(
@@ -236,7 +244,15 @@ def show_spread(
     return Picture(fig, alt or f'{xlabel}: ' + '; '.join(
         f'{name} {min(v):.4f} to {max(v):.4f}' for name, v in results.items()) + '.')
 
-# %% ../nbs/appendix_show.ipynb #2951881b
+# %% ../nbs/appendix_show.ipynb #c5dac4c8
+def _worst_mistake(table):
+    "The largest number off the diagonal of `table`, in words."
+    mistakes = table - table.diag().diag()
+    if not mistakes.any(): return 'there is no mistake'
+    actual, predicted = divmod(mistakes.argmax().item(), len(table))
+    return f'the most common mistake is answering {predicted} for {actual}, {mistakes.max()} times'
+
+# %% ../nbs/appendix_show.ipynb #98af8db3
 def show_confusion(
     predicted, # (n,) integer labels that were answered
     actual, # (n,) integer labels that are right
@@ -260,13 +276,6 @@ def show_confusion(
     ax.set(xticks=range(n_classes), yticks=range(n_classes), xlabel='answered', ylabel='true label')
     fig.colorbar(shown, label='share of the row (0 to 1)', shrink=.8)
     return Picture(fig, alt or f'Confusion matrix; {_worst_mistake(table)}.')
-
-def _worst_mistake(table):
-    "The largest number off the diagonal of `table`, in words."
-    mistakes = table - table.diag().diag()
-    if not mistakes.any(): return 'there is no mistake'
-    actual, predicted = divmod(mistakes.argmax().item(), len(table))
-    return f'the most common mistake is answering {predicted} for {actual}, {mistakes.max()} times'
 
 # %% ../nbs/appendix_show.ipynb #3515e5bf
 def _is_missing(answer):
