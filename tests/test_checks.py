@@ -168,7 +168,8 @@ hot = tensor([[1., 0], [0, 1], [0, 1], [0, 1]])
 def test_labels_mean_the_same_whatever_their_dtype(dtype):
     for y in labels.to(dtype), labels.numpy().astype(str(dtype)[6:]):
         assert batch_accuracy(scores, y).item() == .75
-        assert class_indices(scores, y).tolist() == [0, 1, 1, 1]
+        assert class_indices(scores, y).tolist() == [0, 1, 1, 1] and class_indices(scores, y).dtype == torch.int64
+        assert as_labels('y', y, 2).tolist() == [0, 1, 1, 1] and as_labels('y', y, 2).dtype == torch.int64
         assert torch.equal(one_hot(y, 2), hot)
         assert softmax_cross_entropy(scores, y).item() == pytest.approx(F.cross_entropy(scores, labels).item(), abs=1e-6)
         xb, yb = next(iter(BatchLoader(zeros(4, 784), y, 4)))

@@ -38,6 +38,7 @@ drawn = [
     lambda alt: show_curves({'a': [nan]}, 'x', 'y', alt=alt),
     lambda alt: show_spread({'one': [.5], 'two': [.1, .2]}, 'accuracy', alt=alt),
     lambda alt: show_confusion(there(torch.tensor([1])), np.array([0]), 2, alt=alt),
+    lambda alt: show_confusion([1], there(torch.tensor([0])), 2, alt=alt),
     lambda alt: show_equation(there(torch.rand(2)), '@', (torch.rand(1, 1, requires_grad=True), (2, 1)), alt=alt),
     lambda alt: show_network([there(torch.randn(784)), [1.], np.zeros(3)], [there(torch.randn(784, 1)), torch.zeros(1, 3)], alt=alt)]
 
@@ -101,6 +102,9 @@ def test_equation_of_a_stretched_column_and_row():
         ('10', own), ('10', repeated), ('10', repeated), ('1', own), ('2', own), ('3', own), ('9', own), ('8', own), ('7', own),
         ('20', own), ('20', repeated), ('20', repeated), ('1', repeated), ('2', repeated), ('3', repeated),
         ('19', own), ('18', own), ('17', own)]
+    assert {y for y, *_ in found} == {.5, 1.5}
+    low = axes(show_equation(column, '−', row))
+    assert [t.get_position()[1] for t in low.texts if t.get_text() in '123'] == [1]*3      # half way up
     framed = [p for p in ax.patches if to_hex(p.get_edgecolor()) == '#222222']
     assert len(framed) == 2 + 3 + 6 and len(ax.patches) == 18
     assert [t for t in texts(show_equation(column, '−', row, '=', column - row)) if t in '−=(2, 1)(3,)(2, 3)' and len(t) != 2
@@ -140,7 +144,8 @@ def test_network_lines_say_which_weight_joins_what():
     at = {t.get_position(): t.get_text() for t in ax.texts}
     assert [at[node] for node in nodes] == ['1', '−2', '3', '0', '0.5']
     weight = {(round(x, 3), round(y, 3)): text for (x, y), text in at.items()}
-    assert weight[.896, .5 + .28*.5] == '1' and weight[.896, round(-.5 + .28*.5, 3)] == '4'
+    assert weight[.896, .64] == '1' and weight[.896, -.36] == '4'        # .28 of the way from a node to its neighbour
+    assert weight[.896, .08] == '0.5' and weight[.896, -.08] == '0'
 
 
 def test_network_of_many_draws_the_first_and_the_last():
@@ -195,6 +200,8 @@ def test_confusion_has_a_row_for_each_true_label(dtype):
     assert [[at[c, r] for c in range(3)] for r in range(3)] == [['1', '2', ''], ['', '1', ''], ['1', '', '1']]
     share = axes(picture).images[0].get_array()
     assert np.allclose(share, [[1/3, 2/3, 0], [0, 1, 0], [.5, 0, .5]])
+    colours = {t.get_position(): t.get_color() for t in axes(picture).texts}
+    assert colours[1, 0] == 'white' and colours[0, 0] != 'white'         # on dark, and on pale
     assert axes(picture).get_xlabel() == 'answered' and axes(picture).get_ylabel() == 'true label'
     assert picture.alt == 'Confusion matrix; the most common mistake is answering 1 for 0, 2 times.'
 
@@ -227,7 +234,7 @@ def test_confusion_refuses(predicted, actual, error, said):
     ([1.], 'Not yet: the shape is (1,); (2,) was expected'),
     ([1, 4], 'Not yet: 1 of 2 values are off, by up to 2.\n'), ([-2, 4], 'Not yet: 2 of 2 values are off, by up to 3.\n'),
     ([1, nan], 'Not yet: 1 of 2 values are off, by up to nan.\n'), ([1, inf], 'Not yet: 1 of 2 values are off, by up to inf.\n'),
-    ([1, 2 + 1e-4], 'Not yet: 1 of 2'), (np.array([1, 2 + 1e-6]), 'Right, to within 1e-06.\n'),
+    ([1, 2 + 1.5e-5], 'Not yet: 1 of 2'), (np.array([1, 2 + 1e-6]), 'Right, to within 1e-06.\n'),
     ((1, 2), 'Right, exactly.\n'), (torch.tensor([1, 2.], requires_grad=True), 'Right, exactly.\n'),
     (torch.tensor([1, 2], dtype=torch.bfloat16), 'Right, exactly.\n'), (there(torch.tensor([1., 2])), 'Right, exactly.\n'),
     (there(torch.tensor([1., 2.5])), 'Not yet: 1 of 2 values are off, by up to 0.5.\n')])
