@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['check_positive', 'check_share', 'check_count', 'as_tensor', 'check_axes', 'check_floating', 'check_rows',
-           'check_same_pixels', 'check_layer', 'check_images', 'as_labels', 'check_loader', 'check_targets',
-           'class_indices', 'is_sorted', 'warn_if_in_order', 'check_step', 'check_trainable', 'check_gradients',
-           'weighted_mean', 'mean_loss', 'restored', 'evaluating']
+           'check_same_pixels', 'check_layer', 'check_images', 'as_labels', 'check_loader', 'is_sorted',
+           'warn_if_in_order', 'check_predictions', 'check_targets', 'class_indices', 'check_step', 'check_trainable',
+           'check_gradients', 'weighted_mean', 'mean_loss', 'restored', 'evaluating']
 
 # %% ../nbs/appendix_checks.ipynb #a8d4ac5c
 import math, warnings
@@ -14,15 +14,15 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-# %% ../nbs/appendix_checks.ipynb #2652bd56
+# %% ../nbs/appendix_checks.ipynb #c0be0d4c
 def check_positive(
     name, # what the message calls the number
     value, # a real number
 ) -> float: # the same
     "`value` as a float; raises `TypeError` or `ValueError` unless it is a positive, finite number."
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f'{name} is {value!r}; expected a positive number')
-    if not 0 < value < math.inf: raise ValueError(f'{name} is {value!r}; expected a positive number')
+    problem = f'{name} is {value!r}; expected a positive number'
+    if isinstance(value, bool) or not isinstance(value, Real): raise TypeError(problem)
+    if not 0 < value < math.inf: raise ValueError(problem)
     return float(value)
 
 def check_share(
@@ -31,9 +31,11 @@ def check_share(
     below=1., # the first number that is too large; `math.inf` if none is
 ):
     "Raise `ValueError` unless `value` is a number from 0 to below `below`."
+    if isinstance(value, Real) and 0 <= value < below: return
     expected = '0 or more' if below == math.inf else f'from 0 to below {below:g}'
-    if not 0 <= value < below: raise ValueError(f'{name} is {value}; expected {expected}')
+    raise ValueError(f'{name} is {value!r}; expected {expected}')
 
+# %% ../nbs/appendix_checks.ipynb #ec1cf65b
 def check_count(
     name, # what the message calls the number
     value, # an integer
@@ -42,16 +44,18 @@ def check_count(
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f'{name} is {value!r}; expected a whole number, at least 1')
 
-# %% ../nbs/appendix_checks.ipynb #de8d2b7c
+# %% ../nbs/appendix_checks.ipynb #38669178
 def as_tensor(
     name, # what the message calls the value
     value, # a tensor, a NumPy array, a number or a list of numbers
-) -> torch.Tensor: # a tensor as it is; of an array a copy, with its dtype
+) -> torch.Tensor: # a tensor as it is; of an array a copy. Large unsigned integers, with which PyTorch can't count, as int64
     "`value` as a tensor; raises `TypeError` where it isn't numbers."
-    if isinstance(value, torch.Tensor): return value
-    try: return torch.as_tensor(value if isinstance(value, (list, tuple, Real)) else np.array(value))
-    except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f'{name} is a {type(value).__name__}; expected numbers: a tensor, an array or a list') from None
+    if not isinstance(value, torch.Tensor):
+        try: value = torch.as_tensor(value if isinstance(value, (list, tuple, Real)) else np.array(value))
+        except (TypeError, ValueError, RuntimeError):
+            found = type(value).__name__
+            raise TypeError(f'{name} is a {found}; expected numbers: a tensor, an array or a list') from None
+    return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
 
 def check_axes(
     name, # what the message calls the tensor
@@ -60,27 +64,33 @@ def check_axes(
 ):
     "Raise `ValueError` unless `tensor` has as many axes as are named."
     if tensor.ndim == len(axes): return
-    expected = ','.join(axes) + ','*(len(axes) == 1)
-    raise ValueError(f'{name} has the shape {tuple(tensor.shape)}; expected ({expected})')
+    expected = f'({axes[0]},)' if len(axes) == 1 else f'({",".join(axes)})'
+    raise ValueError(f'{name} has the shape {tuple(tensor.shape)}; expected {expected}')
 
+# %% ../nbs/appendix_checks.ipynb #c817a1fd
 def check_floating(
     name, # what the message calls the tensor
     tensor, # any tensor
 ):
     "Raise `TypeError` unless `tensor` is a tensor of floating point numbers."
-    found = getattr(tensor, 'dtype', type(tensor).__name__)
-    if not isinstance(tensor, torch.Tensor): raise TypeError(f'{name} is a {type(tensor).__name__}; expected a tensor')
-    if not tensor.is_floating_point(): raise TypeError(f'{name} is {found}; expected floating point: {name}.float()/255')
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f'{name} is a {type(tensor).__name__}; expected a tensor')
+    if not tensor.is_floating_point():
+        raise TypeError(f'{name} is {tensor.dtype}; expected floating point: {name}.float()/255')
 
 def check_rows(
     x, # (n, ...) tensor
     y, # (n, ...) tensor
+    names=('x', 'y'), # what the message calls them
 ):
     "Raise `ValueError` unless x and y have as many rows, at least one, and lie on one device."
+    first, second = names
     if len(x) != len(y) or not len(x):
-        raise ValueError(f'x has {len(x)} rows and y has {len(y)}; expected as many, at least one')
-    if x.device != y.device: raise ValueError(f'x is on {x.device} and y on {y.device}; expected one device')
+        raise ValueError(f'{first} has {len(x)} rows and {second} has {len(y)}; expected as many, at least one')
+    if x.device != y.device:
+        raise ValueError(f'{first} is on {x.device} and {second} on {y.device}; expected one device')
 
+# %% ../nbs/appendix_checks.ipynb #c2be6529
 def check_same_pixels(
     a, # (..., p) tensor
     b, # (..., p) tensor
@@ -90,6 +100,7 @@ def check_same_pixels(
         raise ValueError(f'a has the shape {tuple(a.shape)} and b {tuple(b.shape)}; '
                          'expected as many pixels on the last axis')
 
+# %% ../nbs/appendix_checks.ipynb #4bd28fe9
 def check_layer(
     xb, # (n, p) floating point batch
     weights, # (p, c) weights
@@ -104,7 +115,7 @@ def check_layer(
     if bias.shape not in ((1,), weights.shape[1:]):
         raise ValueError(f'{names[2]} has the shape {tuple(bias.shape)}; expected ({weights.shape[1]},)')
 
-# %% ../nbs/appendix_checks.ipynb #ac138ef7
+# %% ../nbs/appendix_checks.ipynb #8469c8f5
 def check_images(
     x, # (n, ...) images
 ):
@@ -115,8 +126,9 @@ def check_images(
         f'x goes from {low:g} to {high:g}; expected pixels in [0, 1], or normalised ones: are they undivided bytes?')
     if low >= 0 and high <= 1 and (mean := x.mean().item()) > .55:
         warnings.warn(f"the mean pixel is {mean:.2f}, which looks like dark ink on white paper; "
-                      "MNIST's ink is 1 and its paper 0, as 1 - x would be", stacklevel=3)
+                      "MNIST's ink is 1 and its paper 0, as 1 - x would be")    # Python shows the same words once
 
+# %% ../nbs/appendix_checks.ipynb #1eb0bfa3
 def as_labels(
     name, # what the message calls the labels
     y, # (n,) integers or booleans, 0 to n_classes-1
@@ -131,6 +143,7 @@ def as_labels(
         raise ValueError(f'{name} has labels from {y.min()} to {y.max()}; expected 0 to {n_classes - 1}')
     return y
 
+# %% ../nbs/appendix_checks.ipynb #85f27238
 def check_loader(
     x, # (n, ...) images
     y, # (n, ...) targets
@@ -145,43 +158,7 @@ def check_loader(
     if not (low >= 0 and (high <= 1 or not y.is_floating_point())):
         raise ValueError(f'y goes from {low:g} to {high:g}; expected targets in [0, 1], or integer labels from 0')
 
-def check_targets(
-    predictions, # tensor of predictions
-    targets, # tensor or array of as many targets
-) -> torch.Tensor: # the targets as floating point, of the dtype of the predictions
-    "Raise `ValueError` unless both have one shape, are not empty, and targets (seen on the CPU) are all 0 or 1."
-    targets = as_tensor('targets', targets)
-    if predictions.shape != targets.shape:
-        raise ValueError(f'predictions have the shape {tuple(predictions.shape)} and targets '
-                         f'{tuple(targets.shape)}; expected the same')
-    if not targets.numel(): raise ValueError(f'the batch is empty, of the shape {tuple(targets.shape)}')
-    targets = targets.to(predictions.dtype)
-    if targets.device.type == 'cpu' and not torch.equal(targets*targets, targets):   # only 0 and 1 do
-        raise ValueError(f'targets go from {targets.min():g} to {targets.max():g}; expected only 0 and 1')
-    return targets
-
-def class_indices(
-    predictions, # (n, c) scores, a column a class
-    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
-) -> torch.Tensor: # (n,) int64, each row's right column
-    "The right column of each row; raises `ValueError` where the targets are neither one-hot rows nor labels that fit."
-    check_axes('predictions', predictions, 'n', 'c')
-    targets = as_tensor('targets', targets)
-    (n, c), shape = predictions.shape, tuple(targets.shape)
-    given = f'one-hot rows of the shape {shape}' if targets.ndim == 2 else f'{targets.dtype} labels of the shape {shape}'
-    expected = f'expected one-hot rows ({n}, {c}), or integer labels ({n},) from 0 to {c - 1}'
-    if shape not in ((n, c), (n,)) or (targets.ndim == 1 and targets.is_floating_point()):
-        raise ValueError(f'targets are {given}; {expected}')
-    if not n: raise ValueError(f'the batch is empty, of the shape {shape}')
-    seen = targets.device.type == 'cpu'                 # on a GPU looking at values would mean waiting for it
-    if targets.ndim == 1:
-        if seen and not 0 <= targets.min() <= targets.max() < c:
-            raise ValueError(f'targets are labels from {targets.min()} to {targets.max()}; {expected}')
-        return targets.long()
-    if seen and not ((targets*targets == targets).all() and (targets.sum(1) == 1).all()):
-        raise ValueError(f'targets are {given} that hold more than a single 1 and zeros; {expected}')
-    return targets.long().argmax(1) if targets.dtype == torch.bool else targets.argmax(1)
-
+# %% ../nbs/appendix_checks.ipynb #5a9f701a
 def is_sorted(
     y, # (n,) or (n, 1) labels, or (n, c) one-hot rows
 ) -> bool:
@@ -194,12 +171,62 @@ def warn_if_in_order(
     dl, # any loader; a `BatchLoader` knows whether its labels come in order
 ):
     "Warn, once a loader, where a training loader hands out its labels in order."
+    if isinstance(dl, torch.utils.data.DataLoader): return           # its `in_order` is about its workers
     if not getattr(dl, 'in_order', False): return
     dl.in_order = False
     warnings.warn('the labels come in order, so the last batches undo what the first ones taught; '
                   'BatchLoader(..., shuffle=True) mixes them', stacklevel=3)
 
-# %% ../nbs/appendix_checks.ipynb #99a98025
+# %% ../nbs/appendix_checks.ipynb #ed6b56f9
+def check_predictions(
+    predictions, # tensor of scores
+):
+    "Raise `TypeError` unless the predictions are floating point, and `ValueError` where one of them is nan."
+    check_floating('predictions', predictions)
+    if predictions.isnan().any():
+        raise ValueError(f'predictions hold {predictions.isnan().sum()} nan; expected numbers: are the weights finite?')
+
+def check_targets(
+    predictions, # tensor of predictions
+    targets, # tensor or array of as many targets
+) -> torch.Tensor: # the targets as floating point, of the dtype of the predictions
+    "Raise `ValueError` unless both have one shape, are not empty, and targets (seen on the CPU) are all 0 or 1."
+    check_floating('predictions', predictions)
+    targets = as_tensor('targets', targets)
+    if predictions.shape != targets.shape:
+        raise ValueError(f'predictions have the shape {tuple(predictions.shape)} and targets '
+                         f'{tuple(targets.shape)}; expected the same')
+    if not targets.numel(): raise ValueError(f'the batch is empty, of the shape {tuple(targets.shape)}')
+    targets = targets.to(predictions.dtype)
+    if targets.device.type == 'cpu' and not torch.equal(targets*targets, targets):   # only 0 and 1 do
+        raise ValueError(f'targets go from {targets.min():g} to {targets.max():g}; expected only 0 and 1')
+    return targets
+
+# %% ../nbs/appendix_checks.ipynb #34c4fdfe
+def class_indices(
+    predictions, # (n, c) scores, a column a class
+    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
+) -> torch.Tensor: # (n,) int64, each row's right column
+    "The right column of each row; raises `ValueError` where the targets are neither one-hot rows nor labels that fit."
+    check_floating('predictions', predictions)
+    check_axes('predictions', predictions, 'n', 'c')
+    targets = as_tensor('targets', targets)
+    (n, c), shape = predictions.shape, tuple(targets.shape)
+    if c < 2: raise ValueError(f'predictions have the shape {(n, c)}; expected a column a class, at least two')
+    expected = f'expected one-hot rows ({n}, {c}), or integer labels ({n},) from 0 to {c - 1}'
+    if shape not in ((n, c), (n,)) or (targets.ndim == 1 and targets.is_floating_point()):
+        raise ValueError(f'targets are {targets.dtype} {"labels" if targets.ndim == 1 else "rows"} of the shape {shape}; {expected}')
+    if not n: raise ValueError(f'the batch is empty, of the shape {shape}')
+    seen = targets.device.type == 'cpu'                 # on a GPU looking at values would mean waiting for it
+    if targets.ndim == 1:
+        labels = targets.long()
+        if not seen or 0 <= labels.min() <= labels.max() < c: return labels
+        raise ValueError(f'targets are labels from {labels.min()} to {labels.max()}; {expected}')
+    hot = targets.to(predictions.dtype)                 # argmax knows no booleans
+    if not seen or (torch.equal(hot*hot, hot) and (hot.sum(1) == 1).all()): return hot.argmax(1)
+    raise ValueError(f'targets are rows that hold more, or less, than a single 1 and zeros; {expected}')
+
+# %% ../nbs/appendix_checks.ipynb #f98d56fe
 def check_step(
     lr, # learning rate, a positive number
     params, # list of parameters
@@ -224,6 +251,7 @@ def check_gradients(
     for i, p in enumerate(params):
         if p.grad is None: raise ValueError(f'params[{i}] got no gradient; expected model to use it')
 
+# %% ../nbs/appendix_checks.ipynb #7f08eb85
 def weighted_mean(
     values, # list of numbers or tensors of one number, a batch each
     sizes, # list of the number of images in each batch
@@ -245,6 +273,7 @@ def mean_loss(
     raise ValueError(f'the loss or a parameter stopped being finite in {where}; lr={lr} is likely too large '
                      '(the parameters are back where they were before this epoch)')
 
+# %% ../nbs/appendix_checks.ipynb #cfd22b9c
 @contextmanager
 def restored(
     params, # list of parameters
@@ -258,6 +287,7 @@ def restored(
                 for p, old in zip(params, before): p.copy_(old)
         raise
 
+# %% ../nbs/appendix_checks.ipynb #a4a450bd
 @contextmanager
 def evaluating(
     model, # any callable; an `nn.Module` is put into eval mode
