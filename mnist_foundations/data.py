@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checks import as_labels, as_tensor, check_images, check_loader, check_rows, check_share, is_sorted
+from .checks import (as_labels, as_tensor, check_images, check_loader, check_rows, check_share,
+                                      is_sorted)
 from .files import checked, full, kept_or_decoded, sample, unpacked
 
 # %% ../nbs/00_data.ipynb #51a77ad9
@@ -46,7 +47,7 @@ def load_mnist(
     if not digits or sorted(set(digits) & set(range(10))) != sorted(digits):
         raise ValueError(f'digits is {digits}; expected some of 0 to 9, each once')
     if not (path/split).is_dir(): raise FileNotFoundError(f'split is {split!r}, and {path} has no such folder')
-    pixels = kept_or_decoded(path, split, digits)                      # a list of (n, 784) uint8, a digit each
+    pixels = kept_or_decoded(path, split, digits)   # a list of (n, 784) uint8, one for each digit
     x = torch.from_numpy(np.concatenate(pixels)).to(device).float()/255
     y = torch.cat([torch.full((len(p),), digit) for digit, p in zip(digits, pixels)]).to(device)
     check_images(x)
@@ -59,7 +60,7 @@ def split_valid(
     share=1/6, # share of the images that is kept aside for choices, from 0 to below 1
     seed=0, # of the random choice
 ): # x, y to train with, and x_valid, y_valid to choose by: copies, each row in one of the two piles
-    "Images to train with and images to choose by, at random, the same for the same seed. Raises `ValueError`."
+    "Images to train with and to choose by, at random, the same for the same seed. Raises `ValueError`."
     x, y = as_tensor('x', x), as_tensor('y', y)
     check_rows(x, y)
     check_share('share', share)
@@ -94,7 +95,9 @@ class BatchLoader:
         self.generator, self.drop_last = generator, drop_last
         self.in_order = not shuffle and len(self) > 1 and is_sorted(y)   # for the warning of `train_epoch`
 
-    def __len__(self): return len(self.x)//self.batch_size if self.drop_last else math.ceil(len(self.x)/self.batch_size)
+    def __len__(self):
+        n_batches = len(self.x)/self.batch_size
+        return math.floor(n_batches) if self.drop_last else math.ceil(n_batches)
 
     def __iter__(self):
         n = len(self.x)
