@@ -10,28 +10,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .checks import (as_labels, as_tensor, check_images, check_loader, check_rows, check_share,
-                                      is_sorted)
-from .files import checked, full, kept_or_decoded, sample, unpacked
+from .checks import (as_labels, as_tensor, check_images, check_loader, check_rows,
+                                      check_share, is_sorted)
+from .files import full, kept_or_decoded, own_copy, sample
 
 # %% ../nbs/00_data.ipynb #51a77ad9
 def mnist_path(
-    source=None, # 'full', 'sample', a folder, a .tgz; None: `MNIST_FOUNDATIONS_DATA`, else what can be had
+    source=None, # 'full', 'sample', or your own copy; None: `MNIST_FOUNDATIONS_DATA`, else what can be had
 ) -> Path: # a folder with `training/0…9/*.png` and `testing/0…9/*.png`
-    "Find MNIST. Raises `FileNotFoundError`, `ValueError` (damaged) or `ConnectionError` (no network)."
+    "Find MNIST. Raises `FileNotFoundError`, `ValueError` (not whole, not MNIST) or `OSError` (network, disk)."
     asked = source or os.environ.get('MNIST_FOUNDATIONS_DATA')
     if asked == 'full': return full()
     if asked == 'sample': return sample()
-    if asked:
-        path = Path(asked).expanduser()
-        if not path.exists(): raise FileNotFoundError(
-            f"{'source' if source else 'MNIST_FOUNDATIONS_DATA'} is {str(asked)!r}, and nothing is there; "
-            "expected 'full', 'sample', a folder that holds training/ and testing/, or a .tgz of one")
-        return checked(path) if path.is_dir() else unpacked(path)
+    if asked: return own_copy(asked, 'source' if source else 'MNIST_FOUNDATIONS_DATA')
     try: path, text = full(), 'This is all of MNIST; MNIST_FOUNDATIONS_DATA=sample would take 5,000 digits.'
-    except ConnectionError as e: path, text = sample(), (
-        f'{e}, so these are 5,000 of the 70,000 digits; for all of them go online once, '
-        'or set MNIST_FOUNDATIONS_DATA to a folder or a .tgz that holds them.')
+    except OSError as e: path, text = sample(), (
+        f'{e}, so these are 5,000 of the 70,000 digits; for all of them try again when that is mended, '
+        'or set MNIST_FOUNDATIONS_DATA to a copy of your own.')
     print(text)
     return path
 
@@ -46,7 +41,6 @@ def load_mnist(
     path, digits = Path(path).resolve(), list(range(10) if digits is None else digits)
     if not digits or sorted(set(digits) & set(range(10))) != sorted(digits):
         raise ValueError(f'digits is {digits}; expected some of 0 to 9, each once')
-    if not (path/split).is_dir(): raise FileNotFoundError(f'split is {split!r}, and {path} has no such folder')
     pixels = kept_or_decoded(path, split, digits)   # a list of (n, 784) uint8, one for each digit
     x = torch.from_numpy(np.concatenate(pixels)).to(device).float()/255
     y = torch.cat([torch.full((len(p),), digit) for digit, p in zip(digits, pixels)]).to(device)
