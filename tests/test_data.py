@@ -79,7 +79,7 @@ def test_a_digit_without_images_is_named(mnist):
 def test_white_paper_is_loaded_with_a_warning(mnist):
     for d in range(10):
         for file in (mnist/'training'/str(d)).iterdir(): Image.new('L', (28, 28), 200).save(file)
-    with pytest.warns(UserWarning, match='the mean pixel is 0.78, which looks like dark ink on white paper'):
+    with pytest.warns(UserWarning, match='the mean pixel is .* dark ink on white paper'):
         load_mnist(mnist, 'training')
 
 
@@ -164,7 +164,7 @@ def test_split_takes_arrays_and_any_shape():
 @pytest.mark.parametrize('args, said', [
     ((torch.rand(3, 1), torch.arange(4)), 'x has 3 rows and y has 4'),
     ((torch.rand(0, 1), torch.arange(0)), 'x has 0 rows'),
-    *(((torch.rand(3, 1), torch.arange(3), share), 'share is .*; expected from 0 to below 1')
+    *(((torch.rand(3, 1), torch.arange(3), share), 'share is .*; expected .*from 0 to below 1')
       for share in (1, 1.5, -.1, float('nan')))])
 def test_split_refuses(args, said):
     with pytest.raises(ValueError, match=said): split_valid(*args)
