@@ -90,8 +90,7 @@ class BatchLoader:
         self.in_order = not shuffle and len(self) > 1 and is_sorted(y)   # for the warning of `train_epoch`
 
     def __len__(self):
-        n_batches = len(self.x)/self.batch_size
-        return math.floor(n_batches) if self.drop_last else math.ceil(n_batches)
+        return (math.floor if self.drop_last else math.ceil)(len(self.x)/self.batch_size)
 
     def __iter__(self):
         n = len(self.x)
