@@ -1,4 +1,4 @@
-"Bad input to the functions of chapters 01 to 03, and properties that would not teach a reader."
+"Bad input to the functions of chapters 02 and 03, and properties that would not teach a reader."
 import copy, subprocess, sys
 
 import pytest
@@ -9,8 +9,6 @@ from torch import nn
 from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import calc_grad, init_params, linear1, mnist_loss, train_epoch
 from mnist_foundations.net import batch_accuracy, simple_net, validate_epoch
-from mnist_foundations.show import show_confusion
-from mnist_foundations.similarity import average_images, l1_distance, l2_distance, nearest_average
 
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 
@@ -64,16 +62,6 @@ def test_integer_images(dtype):
     (((2, 784), (784, 20), (20,), (20, 10), (2, 10)), r'b2 has the shape \(2, 10\)')])
 def test_layers_that_do_not_fit(shapes, named):
     with pytest.raises(ValueError, match=named): simple_net(*map(torch.zeros, shapes))
-
-
-@pytest.mark.parametrize('func', [l1_distance, l2_distance])
-def test_distances_of_unequal_pixels(func):
-    for b in (torch.zeros(1), torch.zeros(5, 783), torch.tensor(0.)):
-        with pytest.raises(ValueError, match='as many pixels'): func(torch.zeros(5, 784), b)
-
-
-def test_averages_of_nothing():
-    with pytest.raises(ValueError, match='at least one'): average_images(torch.zeros(0, 784), torch.zeros(0).long())
 
 
 # train_epoch: errors before, in, and after the loop leave finite parameters.
@@ -210,9 +198,6 @@ def test_learner_takes_loss_and_metric_as_they_are():
 @pytest.mark.parametrize('device', devices)
 def test_works_where_its_input_is(device):
     x, t = digits(device=device)
-    y = t.argmax(1)
-    assert nearest_average(x, average_images(x, y)).device == x.device
-    assert show_confusion(nearest_average(x, average_images(x, y)), y).alt
     assert init_params(3, device=device).device.type == device
     assert next(iter(BatchLoader(x, t, 20, shuffle=True)))[0].device == x.device
 
