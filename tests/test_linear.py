@@ -294,7 +294,9 @@ def test_loaders_of_others_fit():
     ended = []
     for dl in (BatchLoader(x, t, 20), FastDataLoader(list(zip(x, t)), batch_size=20), DataLoader(TensorDataset(x, t), 20)):
         params = start()
-        train_epoch(model_of(params), 1., params, dl)
+        with warnings.catch_warnings():
+            warnings.simplefilter('error', UserWarning)       # torch's loader has an `in_order` of another meaning
+            train_epoch(model_of(params), 1., params, dl)
         ended.append(params[0].detach())
     for weights in ended[1:]: torch.testing.assert_close(weights, ended[0])
 
