@@ -7,8 +7,8 @@ __all__ = ['simple_net', 'batch_accuracy', 'validate_epoch', 'softmax_cross_entr
 import torch
 import torch.nn.functional as F
 
-from .checks import (check_layer, check_share, check_targets, class_indices,
-                                      evaluating, weighted_mean)
+from .checks import (check_layer, check_predictions, check_share, check_targets,
+                                      class_indices, evaluating, weighted_mean)
 
 # %% ../nbs/03_two_layer_net.ipynb #c2236865
 def simple_net(
@@ -29,7 +29,8 @@ def batch_accuracy(
     predictions, # (n, c) scores, or (n, 1) or (n,) for one column
     targets, # (n, c) one-hot rows or (n,) labels; for one column 0 and 1, of the same shape
 ) -> torch.Tensor: # scalar, 0 to 1
-    "Share of right answers: the highest column, or a single score above 0. Raises as `check_targets` does."
+    "Share of right answers: the highest column, or a single score above 0. Raises as the checks of `checks` do."
+    check_predictions(predictions)
     if predictions.ndim == 2 and predictions.shape[1] > 1:
         return (predictions.argmax(1) == class_indices(predictions, targets)).float().mean()
     targets = check_targets(predictions, targets)
