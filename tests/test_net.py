@@ -108,6 +108,11 @@ def test_targets_outside_0_and_1(bad):
     with pytest.raises(ValueError, match='expected only 0 and 1'): batch_accuracy(torch.zeros(2, 1), tensor([[1.], [bad]]))
 
 
+def test_a_net_whose_scores_are_nan_has_no_accuracy():
+    for scores, targets in ((tensor([[0., float('nan')]]), tensor([0])), (tensor([float('nan')]), tensor([1.]))):
+        with pytest.raises(ValueError, match='predictions hold 1 nan'): batch_accuracy(scores, targets)
+
+
 @pytest.mark.parametrize('func', [batch_accuracy, softmax_cross_entropy])
 @pytest.mark.parametrize('targets', [torch.zeros(0, 10), torch.zeros(0).long()])
 def test_empty_batch(func, targets):
