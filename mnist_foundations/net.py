@@ -5,8 +5,10 @@ __all__ = ['simple_net', 'batch_accuracy', 'validate_epoch', 'softmax_cross_entr
 
 # %% ../nbs/03_two_layer_net.ipynb #6747d566
 import torch
+import torch.nn.functional as F
 
-from .checks import check_layer, check_targets, class_indices, check_share, evaluating, weighted_mean
+from .checks import (check_layer, check_predictions, check_share, check_targets,
+                                      class_indices, evaluating, weighted_mean)
 
 # %% ../nbs/03_two_layer_net.ipynb #c2236865
 def simple_net(
@@ -18,16 +20,17 @@ def simple_net(
 ) -> torch.Tensor: # (n, c) scores, any real number
     "Linear, ReLU, linear. Raises `TypeError` or `ValueError` as `check_layer` does."
     check_layer(xb, w1, b1, ('xb', 'w1', 'b1'))
-    hidden = torch.addmm(b1, xb, w1).relu_()                  # (n, p) @ (p, h) -> (n, h)
+    hidden = (xb@w1 + b1).relu()                              # (n, p) @ (p, h) -> (n, h)
     check_layer(hidden, w2, b2, ('the hidden layer', 'w2', 'b2'))
-    return torch.addmm(b2, hidden, w2)                        # (n, h) @ (h, c) -> (n, c)
+    return hidden@w2 + b2                                     # (n, h) @ (h, c) -> (n, c)
 
 # %% ../nbs/03_two_layer_net.ipynb #7ceca8e1
 def batch_accuracy(
     predictions, # (n, c) scores, or (n, 1) or (n,) for one column
     targets, # (n, c) one-hot rows or (n,) labels; for one column 0 and 1, of the same shape
 ) -> torch.Tensor: # scalar, 0 to 1
-    "Share of right answers: the highest column, or a single score above 0. Raises as `check_targets` does."
+    "Share of right answers: the highest column, or a single score above 0. Raises as the checks of `checks` do."
+    check_predictions(predictions)
     if predictions.ndim == 2 and predictions.shape[1] > 1:
         return (predictions.argmax(1) == class_indices(predictions, targets)).float().mean()
     targets = check_targets(predictions, targets)
@@ -56,8 +59,8 @@ def softmax_cross_entropy(
 ) -> torch.Tensor: # scalar float32 or float64, 0 or more
     "Mean cross-entropy of the softmax, safe for large scores. Raises `ValueError` as `class_indices` does."
     check_share('smoothing', smoothing)
-    right = class_indices(logits, targets).unsqueeze(1)                      # (n,) -> (n, 1)
-    if logits.dtype != torch.float64: logits = logits.float()                # half precision would lose digits
-    log_p = logits - logits.logsumexp(1, keepdim=True)                       # (n, c) - (n, 1) -> (n, c)
-    loss = -log_p.gather(1, right).mean()
+    right = class_indices(logits, targets)                       # (n,)
+    if logits.dtype != torch.float64: logits = logits.float()    # half precision would lose digits
+    log_p = logits.log_softmax(1)                                # (n, c)
+    loss = F.nll_loss(log_p, right)                              # the mean of -log_p[i, right[i]]
     return (1 - smoothing)*loss - smoothing*log_p.mean() if smoothing else loss
