@@ -18,8 +18,8 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from epoch import LR, begin, fresh_params, table, target, torch_loop
-from loading import PEAK, heading, in_fresh_process, interleaved, row
+from epoch import LR, begin, fresh_params, table, torch_loop
+from loading import PEAK, heading, in_fresh_process, interleaved, row, target
 from mnist_foundations.backprop import Layer, Net, Value, backprop_epoch
 from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import train_epoch
@@ -151,13 +151,13 @@ def main():
         rows = {name: way(dl, 10, device) for name, way in ways.items()}
         rows['gradients by hand, without the checks'] = unchecked(by_hand(dl, 10, device))
         table(f'An epoch of 784-10-10, batches of {batch_size:,}, {len(x):,} images, shuffled but in the first row',
-              rows, rounds, device)
+              rows, rounds)
 
     for hidden in (10, 500):
         xb, d_a = x[:64].contiguous(), torch.randn(64, hidden, device=device)
         table(f'The gradient of w1, 784 by {hidden}, for a batch of 64, a thousand times',
               {'xb.T@d_a': lambda: [xb.T@d_a for _ in range(1000)],
-               '(d_a.T@xb).T': lambda: [(d_a.T@xb).T for _ in range(1000)]}, 5, device)
+               '(d_a.T@xb).T': lambda: [(d_a.T@xb).T for _ in range(1000)]}, 5)
 
     used = {name: step_memory(name) for name in ways}
     heading('Peak memory of one step of 784-500-10, all images in one batch, above the images', 'MB', 'ratio')

@@ -11,19 +11,20 @@ MNIST_FOUNDATIONS_DATA chooses the images.
 import subprocess, sys
 from contextlib import redirect_stdout
 from statistics import median
-from time import perf_counter
 from unittest.mock import patch
 
 import numpy as np
 from PIL import Image
+from torch.utils.benchmark import timer
 
 from mnist_foundations.data import load_mnist, mnist_path
 from mnist_foundations.files import kept_or_decoded
 
 def seconds(run):
-    start = perf_counter()
+    "How long `run` takes; what a GPU still has to do counts as well."
+    start = timer()
     run()
-    return perf_counter() - start
+    return timer() - start
 
 def interleaved(runs, rounds, what):
     "Seconds of each of `runs` in each round, in turn, after a first round that warms up and is not counted."

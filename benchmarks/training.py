@@ -21,8 +21,8 @@ from fastai.optimizer import OptimWrapper
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader as TorchLoader, TensorDataset
 
-from epoch import bare, begin, seconds, table, target, torch_net
-from loading import heading, row
+from epoch import bare, begin, table, torch_net
+from loading import heading, row, seconds, target
 from mnist_foundations.data import BatchLoader, load_mnist, one_hot
 from mnist_foundations.net import validate_epoch
 from mnist_foundations.training import SGD, Distort, TwoLayerNet, _step, fit, one_cycle, softmax_cross_entropy
@@ -75,7 +75,7 @@ def epochs(x, y, augment, rounds, device, said):
                   'torch: its own loop over its DataLoader': by_torch(torchs, augment, device),
                   'fastai: Learner over its DataLoader': by_learner(fastais, augment, device),
                   'torch: its own loop over our BatchLoader': by_torch(theirs, augment, device),
-                  'fastai: Learner over our BatchLoader': by_learner(theirs, augment, device)}, rounds, device)
+                  'fastai: Learner over our BatchLoader': by_learner(theirs, augment, device)}, rounds)
 
 def same_start(net, torch_net):
     "Copy our parameters into PyTorch's layers, whose weights are the transpose of ours."
@@ -106,7 +106,7 @@ def time_to(x, y, dl_test, seed, device, n_epochs=10, decay=3e-5):
     for e in range(n_epochs):
         print(f'  seed {seed}, epoch {e + 1} of {n_epochs}', file=sys.stderr, flush=True)
         for name, run, model in (('fit', by_fit, net), ('Learner', by_learner, learn.model))[::-1 if e % 2 else 1]:
-            clock[name] += seconds(run, device)
+            clock[name] += seconds(run)
             done[name] += 1
             accuracy = validate_epoch(model.eval(), dl_test)
             for goal in (.98, .99):
@@ -142,7 +142,7 @@ def main():
         for _ in range(100): _step(net, x[:BATCH], t[:BATCH], opt, softmax_cross_entropy)
     def distortions():
         for _ in range(100): distort(x[:BATCH])
-    ratios = table(f'A batch of {BATCH}, a hundred times', {'the training step': steps, 'distorting it': distortions}, 9, device)
+    ratios = table(f'A batch of {BATCH}, a hundred times', {'the training step': steps, 'distorting it': distortions}, 9)
     target('distorting costs less than the step', list(ratios.values())[1] < 1)
     times_to(x, y, dl_test, device)
 
