@@ -27,7 +27,7 @@ lab: $(READY) ## open JupyterLab on a copy of the notebooks in my_notebooks/, wh
 site: .venv/site ## build the web site in _site/ from the notebooks as they are committed
 	$(BIN)/python tools/site.py
 
-experiments: $(READY) ## rebuild the committed results of long experiments that another version made
+experiments: $(READY) ## rebuild the committed results of long experiments: those of another version, and rows that are missing
 	$(BIN)/python tools/experiments.py
 
 bench: $(READY) ## time our code against its peers and the bare matrix multiplies, as ratios

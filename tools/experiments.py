@@ -2,9 +2,9 @@
 
     python tools/experiments.py [--bench]
 
-A script benchmarks/NAME.py is an experiment if mnist_foundations/results/NAME.csv is there: it writes that file, whose
-rows say their seed, version, threads and seconds. A result is stale if its version is not the one in settings.ini.
---bench runs the other scripts, which only print.
+A script benchmarks/NAME.py is an experiment if it writes mnist_foundations/results/NAME.csv. Its rows say their seed,
+version, threads and seconds; a row that is there is not run again. A result that another version than settings.ini's
+made is stale, and starts anew. --bench runs the scripts that only print.
 """
 import csv, subprocess, sys
 from configparser import ConfigParser
@@ -19,19 +19,17 @@ version = config['DEFAULT']['version']
 def result_of(script): return ROOT/'mnist_foundations'/'results'/f'{script.stem}.csv'
 
 
-def stale(script):
-    "Whether the result of `script` was made by another version."
-    with open(result_of(script), newline='', encoding='utf-8') as f:
-        return {row['version'] for row in csv.DictReader(f)} != {version}
+def stale(result):
+    "Whether rows of `result` were made by another version."
+    with open(result, newline='', encoding='utf-8') as f:
+        return any(row['version'] != version for row in csv.DictReader(f))
 
 
 if __name__ == '__main__':
-    scripts = sorted((ROOT/'benchmarks').glob('*.py'))
-    experiments = [s for s in scripts if result_of(s).exists()]
-    if '--bench' in sys.argv: chosen = [s for s in scripts if s not in experiments]
-    else:
-        chosen = [s for s in experiments if stale(s)]
-        print(f'{len(experiments)} results, {len(chosen)} of them stale', flush=True)
-    for script in chosen:
+    bench = '--bench' in sys.argv
+    for script in sorted((ROOT/'benchmarks').glob('*.py')):
+        experiment, result = "'results'" in script.read_text(encoding='utf-8'), result_of(script)
+        if experiment == bench: continue
         print(f'benchmarks/{script.name}', flush=True)
+        if experiment and result.exists() and stale(result): result.unlink()
         subprocess.run([sys.executable, script], check=True)
