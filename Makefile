@@ -1,42 +1,61 @@
 # The short names of every command a person needs; `make` alone lists them.
-# DATA chooses the data: full, sample, a folder or a .tgz.
+# DATA chooses the data: full, sample, or a copy of your own.
 PYTHON ?= python3
 BIN = .venv/bin
 READY = .venv/ready
+SERIES = $(BIN)/python tools/series.py $(if $(DATA),--data '$(DATA)')
 TEST_DATA = $(if $(wildcard $(DATA)),$(abspath $(DATA)),$(or $(DATA),sample))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
-run: $(READY) ## run the chapters in order and print what they measured  [DATA=full|sample|/some/folder]
-	$(BIN)/python tools/series.py $(if $(DATA),--data '$(DATA)')
+run: $(READY) ## run Part I, chapters 00 to 03, and print what they measured  [DATA=full|sample|/your/copy]
+	$(SERIES)
+
+all: $(READY) ## run every chapter  [DATA=...]
+	$(SERIES) --all
 
 test: $(READY) ## test every notebook and the package, on the sample unless DATA says otherwise
 	cd nbs && OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 2 --do_print
 	OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
 
-lab: $(READY) ## open JupyterLab on the first chapter
-	$(BIN)/jupyter lab nbs/00_data.ipynb
+lab: $(READY) ## open JupyterLab on a copy of the notebooks in my_notebooks/, which is yours and never overwritten
+	@mkdir -p my_notebooks
+	@for f in nbs/[0-9a]*.ipynb; do [ -e my_notebooks/$${f##*/} ] || cp $$f my_notebooks/; done
+	$(BIN)/jupyter lab my_notebooks/00_data.ipynb
+
+site: .venv/site ## build the web site in _site/ from the notebooks as they are committed
+	$(BIN)/python tools/site.py
+
+experiments: $(READY) ## rebuild the committed results of long experiments: those of another version, and rows that are missing
+	$(BIN)/python tools/experiments.py
 
 bench: $(READY) ## time our code against its peers and the bare matrix multiplies, as ratios
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python tools/experiments.py --bench
 
-write: $(READY) ## run the chapters on all of MNIST and keep their outputs in nbs/, for a commit
-	$(BIN)/python tools/series.py --write $(if $(DATA),--data '$(DATA)')
-	$(BIN)/python tools/series.py --write $(if $(DATA),--data '$(DATA)') nbs/index.ipynb
+write: $(READY) ## run every chapter on all of MNIST and keep the outputs in nbs/, for a commit
+	$(SERIES) --all --write
+	$(SERIES) --write nbs/index.ipynb
 	$(MAKE) sync
 
 sync: $(READY) ## bring package, README and notebook metadata in step with nbs/
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/metadata.py
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py
 
-clean: ## remove the environment and everything that a run leaves behind
-	rm -rf .venv _run build *.egg-info
+clean: ## remove the environment and everything that a run leaves behind, except my_notebooks/
+	rm -rf .venv _run _site build *.egg-info
 
 $(READY): constraints.txt settings.ini setup.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here; install Python 3.11.5 to 3.14, or name one: make PYTHON=/its/path" >&2; exit 1; }
+	@$(PYTHON) tools/before_setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	touch $@
+	@touch $@
 
-.PHONY: help run test lab bench write sync clean
+.venv/site: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[site]'
+	@touch $@
+
+.PHONY: help run all test lab site experiments bench write sync clean

@@ -13,6 +13,10 @@ from mnist_foundations.backprop import (
 from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import train_epoch
 
+wrong_answers = [   # what a reader might answer, for each exercise of the chapter in order
+    'my_signs = [-1, 1]', 'def my_softplus(value): return (value.exp() + 1).log()',
+    'my_grads = lambda xb, t, *params: sigmoid_net_grads(xb, t, *sigmoid_net(xb, *params), params[2])',
+    'my_counts = [2**30, 31]']
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 
 

@@ -15,6 +15,9 @@ from mnist_foundations.show import show_spread
 from mnist_foundations.training import (
     SGD, Adam, Distort, History, TwoLayerNet, dropout, fit, load_model, lr_find, one_cycle, save_model, train_well)
 
+wrong_answers = [   # what a reader might answer, for each exercise of the chapter in order
+    'my_factors = [19, 99]', 'def my_decay(params, lr, decay):\n    for p in params: p.data.mul_(1 - decay)',
+    'my_sums = [.8, .5, .25]', 'my_degrees = 20']
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 full = Path(__file__).parents[2]/'shared'/'data'/'mnist_png.tgz'
