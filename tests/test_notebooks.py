@@ -271,7 +271,7 @@ def expected_by(check):
 def tried(nb):
     """The notebook with each cell twice in a row where it is to stand that, and behind each exercise's check a wrong
     answer and the solution, each followed by the check; with the pairs of cells, and each exercise's four cells."""
-    test = import_module('test_' + {'training': 'fit'}.get(module_of(nb), module_of(nb))) if list(exercises(nb)) else None
+    test = import_module(f'test_{module_of(nb)}') if list(exercises(nb)) else None
     answers = {check: (solution, bad) for (_, check, solution), bad
                in zip(exercises(nb), test.wrong_answers if test else [], strict=True)}
     cells, twice, checked = [], [], []
