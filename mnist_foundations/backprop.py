@@ -5,7 +5,7 @@ __all__ = ['activations', 'Value', 'show_graph', 'Neuron', 'Layer', 'Net', 'soft
            'save_net', 'load_net', 'sigmoid_net', 'categorical_cross_entropy', 'sigmoid_net_grads', 'backprop_epoch']
 
 # %% ../nbs/04_backprop.ipynb #c9d3c4fd
-import json, math, operator, os, random
+import json, math, operator, random
 from numbers import Real
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 
 from .checks import check_layer, check_positive, check_step, check_targets, mean_loss, restored
+from .files import write_whole
 from .show import Picture, blank_figure
 
 # %% ../nbs/04_backprop.ipynb #f7da565a
@@ -384,15 +385,7 @@ def save_net(
     layers = [dict(activation=l.neurons[0].activation, biases=[n.bias.data for n in l.neurons],
                    weights=[[w.data for w in n.weights] for n in l.neurons]) for l in net.layers]
     _check_layers(layers, 'layers')
-    path = Path(path).resolve()
-    beside = path.with_name(f'.net-{os.getpid()}-{id(net)}')
-    try:
-        with open(beside, 'w', encoding='utf-8') as f:
-            json.dump(dict(format='mnist_foundations net', layers=layers), f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    finally: beside.unlink(missing_ok=True)
+    write_whole(path, json.dumps(dict(format='mnist_foundations net', layers=layers)).encode())
 
 # %% ../nbs/04_backprop.ipynb #dd7683da
 def _fields(pairs):

@@ -68,7 +68,10 @@ def write_whole(
     try:
         path.parent.stat()   # a folder that is not there is an error, and not made
         with _beside(path) as folder:
-            (folder/'new').write_bytes(data)
+            with open(folder/'new', 'wb') as f:
+                f.write(data)
+                f.flush()
+                os.fsync(f.fileno())   # on the disk before it gets its name
             os.replace(folder/'new', path)
     except OSError as e:
         raise OSError(e.errno, f'{path} could not be written, and is as it was before ({e.strerror})') from None

@@ -5,8 +5,8 @@ __all__ = ['SGD', 'Adam', 'RateTest', 'lr_find', 'one_cycle', 'dropout', 'TwoLay
            'load_model', 'Distort', 'train_well']
 
 # %% ../nbs/05_training_well.ipynb #b206c9d7
-import copy, json, math, os, time
-from contextlib import contextmanager, suppress
+import copy, json, math, time
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +19,7 @@ from torch import nn
 
 from .checks import check_layer, check_positive, check_share, check_targets
 from .data import BatchLoader
+from .files import write_whole
 from .linear import init_params
 from .net import batch_accuracy, softmax_cross_entropy
 from .show import Picture, blank_figure
@@ -424,19 +425,7 @@ def _write(path, kind, tensors, **facts):
     from safetensors.torch import save
     data = save({name: p.detach().cpu().contiguous() for name, p in tensors.items()},
                 {'format': f'mnist_foundations {kind}', 'facts': json.dumps(facts)})
-    path = Path(path).resolve()
-    beside = path.with_name(f'.{os.getpid()}-{id(data)}.part')
-    try:
-        with open(beside, 'wb') as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(beside, path)
-    except OSError as e:
-        said = f'{path} could not be written, and is as it was before ({e.strerror})'
-        raise OSError(e.errno, said) from None
-    finally:
-        with suppress(OSError): beside.unlink()
+    write_whole(path, data)
 
 # %% ../nbs/05_training_well.ipynb #687944a1
 def _read(path, kind):

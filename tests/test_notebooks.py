@@ -90,10 +90,11 @@ def test_links_between_the_files_of_the_project_hold(path):
 def test_most_code_follows_prose_and_cells_are_short(path):
     cells = [c for c in read(path).cells if c.source.strip() and '#| default_exp' not in c.source]
     after_prose = [before.cell_type == 'markdown' for before, c in zip(cells, cells[1:]) if c.cell_type == 'code']
-    assert sum(after_prose)/len(after_prose) > .5
+    chapter = path in series.chapters                 # an appendix is made of functions, and longer ones
+    assert sum(after_prose)/len(after_prose) > (.5 if chapter else .4)
     lines = sorted(len(c.source.splitlines()) for c in cells
                    if c.cell_type == 'code' and '#| export' not in c.source and not folded(c))
-    assert lines[len(lines)//2] <= 5 and lines[int(.9*len(lines))] <= 12
+    assert lines[len(lines)//2] <= (5 if chapter else 6) and lines[int(.9*len(lines))] <= 12
 
 
 @each(rewritten)
@@ -341,7 +342,8 @@ def comparable(cell):
     for out in cell.outputs:
         data = out.get('data', {})
         if series.RESULTS in data: texts.append(str([{k: v for k, v in row.items() if k != 'seconds'} for row in data[series.RESULTS]]))
-        else: texts.append(out.get('text', '') + data.get('text/plain', ''))
+        elif data.get('text/plain') != '<IPython.core.display.HTML object>':       # a progress bar
+            texts.append(out.get('text', '') + data.get('text/plain', ''))
     text = re.sub(r'0x[0-9a-f]+', '', ''.join(texts))
     times = re.search(r'perf_counter|\btime\.time\b|timeit', cell.source) or re.search(r'\bseconds?\b|\d (?:s|ms|µs)\b|\d:\d\d', text)
     return re.sub(r'[\d.]+', '', text) if times else text
