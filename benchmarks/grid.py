@@ -26,6 +26,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 import mnist_foundations
 from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
+from mnist_foundations.files import write_whole
 from mnist_foundations.linear import init_params, mnist_loss, train_epoch
 from mnist_foundations.net import batch_accuracy, simple_net, softmax_cross_entropy, validate_epoch
 
@@ -68,9 +69,9 @@ def best_rates(rows, purpose, n):
     return {(loss, start): of.query('loss == @loss and start == @start').lr.tolist()[:n] for loss in LOSSES for start in STARTS}
 
 def main():
-    args = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    args.add_argument('--only', choices=['short'], help='run these rows, print them, and write nothing')
-    only = args.parse_args().only
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--only', choices=['short'], help='run these rows, print them, and write nothing')
+    only = parser.parse_args().only
     torch.set_num_threads(1)
     path = mnist_path('full')
     x, y = load_mnist(path, 'training')
@@ -88,7 +89,7 @@ def main():
         for each in progress_bar([run for run in runs if run not in done]):
             kept.append(one_run(piles, *each))
             print(*kept[-1].values(), flush=True)
-            save(kept)
+            write_whole(FILE, pd.DataFrame(kept).to_csv(index=False).encode())
 
     run_all(short, split)
     run_all([('search', loss, start, lr, 3, 6) for loss in LOSSES for start in STARTS for lr in RATES], split)
@@ -96,10 +97,5 @@ def main():
         run_all([(purpose, *pair, lr, seed, epochs) for pair, rates in best_rates(kept, before, n).items()
                  for lr in rates for seed in seeds], split)
     run_all([('recipe', 'mnist_loss', 'std 1', 50, seed, 30) for seed in range(10)], published)
-
-def save(rows):
-    FILE.parent.mkdir(exist_ok=True)
-    pd.DataFrame(rows).to_csv('/tmp/w/grid.csv', index=False)
-    pd.DataFrame(rows).to_csv(FILE, index=False)
 
 if __name__ == '__main__': main()

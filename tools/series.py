@@ -2,11 +2,13 @@
 
     python tools/series.py [--data full|sample|FOLDER|FILE] [--all] [--write] [--check] [NOTEBOOK ...]
 
-Without a name it runs Part I, with --all every chapter. Executed copies go to _run/; --write puts them back into nbs/,
-which is how the committed outputs are made; --check fails if an accuracy differs from the committed one by more than
-three standard errors (see `tolerance`).
+Without a name it runs Part I, with --all every chapter, two at a time with a thread each, the last chapter first, since
+it takes longest. Executed copies go to _run/. --write puts them back into nbs/, which is how the committed outputs are
+made, and runs one at a time, since chapters print seconds. --check fails if an accuracy differs from the committed one
+by more than three standard errors (see `tolerance`).
 """
-import argparse, math, os, sys, tempfile, time
+import argparse, itertools, math, os, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import nbformat
@@ -29,15 +31,35 @@ def results(nb):
             for row in out.get('data', {}).get(RESULTS, [])]
 
 
-def execute(nb):
-    "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, with a progress bar over the cells."
+def execute(nb, after_cell=lambda: None):
+    "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, and call `after_cell` after each."
     with tempfile.TemporaryDirectory() as folder:
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
-        client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config)
+        client = NotebookClient(nb, timeout=3600, coalesce_streams=True, resources={'metadata': {'path': str(NBS)}}, config=config)
         with client.setup_kernel():
-            cells = progress_bar(nb.cells) if sys.stdout.isatty() else nb.cells
-            for i, cell in enumerate(cells): client.execute_cell(cell, i)
+            for i, cell in enumerate(nb.cells):
+                client.execute_cell(cell, i)
+                after_cell()
     return nb
+
+
+def run(path, write, after_cell):
+    "Execute the notebook at `path`, keep the copy, and return it with the seconds that it took."
+    nb, began = nbformat.read(path, as_version=4), time.time()
+    try: execute(nb, after_cell)
+    except CellExecutionError as e: sys.exit(f'{path.name} stopped:\n{e}')
+    finally: nbformat.write(nb, RUN/path.name)
+    if write: nbformat.write(nb, path)
+    return nb, time.time() - began
+
+
+def cells_bar(notebooks):
+    "A function to call after each cell: in a terminal it moves a bar over the cells of all notebooks."
+    if not sys.stdout.isatty(): return lambda: None
+    bar = progress_bar(range(sum(len(nb.cells) for nb in notebooks)))
+    bar.update(0)
+    done = itertools.count(1)
+    return lambda: bar.update(next(done))
 
 
 def table(rows):
@@ -82,24 +104,29 @@ def main():
         os.environ['MNIST_FOUNDATIONS_DATA'] = args.data if named else str(Path(args.data).expanduser().resolve())
 
     RUN.mkdir(exist_ok=True)
-    rows, committed, start = [], [], time.time()
-    for path in args.notebooks or (chapters if args.all else part_one):
-        print(f'\n{path.stem}', flush=True)
-        nb, began = nbformat.read(path, as_version=4), time.time()
-        committed += results(nb)
-        try: execute(nb)
-        except CellExecutionError as e: sys.exit(f'{path.name} stopped:\n{e}')
-        finally: nbformat.write(nb, RUN/path.name)
-        if args.write: nbformat.write(nb, path)
-        for row in (new := results(nb)):
-            print(f"  {row['model']}, {row['measured']}"
-                  + ('' if row['accuracy'] is None else f": {row['accuracy']:.2%}"), flush=True)
-        print(f'  {time.time() - began:.0f} seconds', flush=True)
-        rows += new
+    paths, start = args.notebooks or (chapters if args.all else part_one), time.time()
+    committed = {path: nbformat.read(path, as_version=4) for path in paths}
+    at_a_time = 1 if args.write or len(paths) == 1 else 2
+    if at_a_time > 1: os.environ.setdefault('OMP_NUM_THREADS', '1')     # threads of two kernels slow each other down
+    bar, executed = cells_bar(committed.values()), {}
+    with ThreadPoolExecutor(at_a_time) as pool:
+        jobs = {pool.submit(run, path, args.write, bar): path for path in (paths if args.write else reversed(paths))}
+        for job in as_completed(jobs):
+            try: executed[jobs[job]], seconds = job.result()
+            except SystemExit:
+                pool.shutdown(cancel_futures=True)
+                raise
+            print(f'\n{jobs[job].stem}, {seconds:.0f} seconds')
+            for row in results(executed[jobs[job]]):
+                print(f"  {row['model']}, {row['measured']}"
+                      + ('' if row['accuracy'] is None else f": {row['accuracy']:.2%}"), flush=True)
+    rows = [row for path in paths for row in results(executed[path])]
     if rows: print(f'\n{table(rows)}')
     print(f'\n{time.time() - start:.0f} seconds in all; the executed notebooks are in {RUN.name}/')
     if not args.notebooks and not args.all: print('This was Part I. `make all` runs the rest as well.')
-    if args.check and (lines := list(differing(rows, committed))): sys.exit('\n'.join(lines))
+    if args.check:
+        before = [row for nb in committed.values() for row in results(nb)]
+        if lines := list(differing(rows, before)): sys.exit('\n'.join(lines))
 
 
 if __name__ == '__main__': main()
