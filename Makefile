@@ -16,8 +16,7 @@ all: $(READY) ## run every chapter  [DATA=...]
 	$(SERIES) --all
 
 test: $(READY) ## test every notebook and the package, on the sample unless DATA says otherwise
-	cd nbs && OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' ../$(BIN)/nbdev_test --n_workers 2 --do_print
-	OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q -n 2 --dist worksteal tests
+	OMP_NUM_THREADS=1 MNIST_FOUNDATIONS_DATA='$(TEST_DATA)' $(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 lab: $(READY) ## open JupyterLab on a copy of the notebooks in my_notebooks/, which is yours and never overwritten
 	@mkdir -p my_notebooks

@@ -12,6 +12,7 @@ import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
+from PIL import Image
 
 from .checks import as_labels, check_rows
 
@@ -24,8 +25,9 @@ class Picture:
     ): self.fig, self.alt = fig, alt
 
     def _repr_mimebundle_(self, include=None, exclude=None):
-        png = io.BytesIO()
-        self.fig.savefig(png, format='png', dpi=110)
+        drawn, png = io.BytesIO(), io.BytesIO()
+        self.fig.savefig(drawn, format='png', dpi=110)
+        Image.open(drawn).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(png, format='png', optimize=True)
         return {'image/png': png.getvalue(), 'text/plain': self.alt}, {'image/png': {'alt': self.alt}}
 
 def blank_figure(

@@ -13,7 +13,7 @@ def l1_distance(
     a, # (..., p) floating point images
     b, # (..., p) images, whose other axes broadcast with those of `a`
 ) -> torch.Tensor: # (...), in the unit of a pixel
-    "Mean absolute difference over the pixels; raises `ValueError` where they are not equally many."
+    "Mean absolute difference over the pixels; raises `ValueError` where not equally many."
     a, b = as_tensor('a', a), as_tensor('b', b)
     check_same_pixels(a, b)
     return (a - b).abs().mean(-1)
@@ -22,17 +22,17 @@ def l2_distance(
     a, # (..., p) floating point images
     b, # (..., p) images, whose other axes broadcast with those of `a`
 ) -> torch.Tensor: # (...), in the unit of a pixel
-    "Root of the mean squared difference over the pixels; raises `ValueError` where they are not equally many."
+    "Root mean square difference over the pixels; raises `ValueError` where not equally many."
     a, b = as_tensor('a', a), as_tensor('b', b)
     check_same_pixels(a, b)
-    return (a - b).pow(2).mean(-1).sqrt()
+    return ((a - b)**2).mean(-1).sqrt()
 
 # %% ../nbs/01_pixel_similarity.ipynb #c60914ff
 def average_images(
     x, # (n, p) floating point images
     y, # (n,) integer labels
 ) -> torch.Tensor: # (c, p) the average image of each label in `y`, smallest label first
-    "The average image of each class; raises `ValueError` unless there is one label an image."
+    "The average image of each class; raises `ValueError` unless each image has its label."
     x, y = as_tensor('x', x), as_tensor('y', y)
     check_rows(x, y)
     return torch.stack([x[y == label].mean(0) for label in y.unique()])

@@ -17,7 +17,10 @@ appendices = [path for path in notebooks if path.stem.startswith('appendix')]
 rewritten = series.part_one + appendices
 
 
-def each(paths): return pytest.mark.parametrize('path', paths, ids=lambda p: p.stem)
+def each(paths):
+    "A test for each notebook; all of one notebook go to one process, which executes it once."
+    params = [pytest.param(path, id=path.stem, marks=pytest.mark.xdist_group(path.stem)) for path in paths]
+    return pytest.mark.parametrize('path', params)
 
 def read(path): return nbformat.read(path, as_version=4)
 
@@ -326,11 +329,12 @@ def test_its_checker_tells_right_from_wrong(path):
         verdict = printed(bad).splitlines()[-1]
         assert verdict.startswith('Not yet') and verdict != UNTOUCHED, bad.source
         assert printed(solved).splitlines()[-1].startswith('Right'), printed(solved)
+        if re.fullmatch(r'Not yet: \d+ of \d+ values are off, by up to \S+\.', verdict): continue   # how many and how far
         for form in printed(expected).splitlines():
             assert not re.search(rf'(?<![\w.]){re.escape(form)}(?![\w.])', verdict), f'gives the answer away: {verdict}'
 
 
-@each(series.chapters + appendices)
+@each(series.chapters + appendices + [series.NBS/'index.ipynb'])
 def test_runs_without_a_warning(path):
     for cell in code_of(executed(path)[0]):
         assert not any(out.get('name') == 'stderr' for out in cell.outputs), cell.source

@@ -12,9 +12,9 @@ distances = pytest.mark.parametrize('distance', [l1_distance, l2_distance])
 # A plausible wrong answer for each exercise of the chapter that has a checker, in order.
 wrong_answers = ['my_distances = [1.4, 1.]',
                  'my_shape = (10, 784)',
-                 'def my_linf(a, b): return (a - b).max(-1).values',
+                 'def my_linf(a, b): return (a - b).amax(-1)',
                  'my_averages = broken_averages',
-                 'my_k = 5']
+                 'my_curve = [.8, .8, .6, .4, .2, .1, .1]']
 
 
 # Distances. The differences are −.7, .7, −.1, .1: they cancel, so a missing abs or square gives 0 or less.

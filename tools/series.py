@@ -2,10 +2,10 @@
 
     python tools/series.py [--data full|sample|FOLDER|FILE] [--all] [--write] [--check] [NOTEBOOK ...]
 
-Without a name it runs Part I, with --all every chapter, two at a time with a thread each, the last chapter first, since
-it takes longest. Executed copies go to _run/. --write puts them back into nbs/, which is how the committed outputs are
-made, and runs one at a time, since chapters print seconds. --check fails if an accuracy differs from the committed one
-by more than three standard errors (see `tolerance`).
+Without a name it runs Part I, with --all every chapter, two at a time with a thread each. The last chapter, which takes
+longest, comes first, and gets all threads when the others are done. Executed copies go to _run/. --write puts them back
+into nbs/, which is how the committed outputs are made, and runs one at a time, since chapters print seconds. --check
+fails if an accuracy differs from the committed one by more than three standard errors (see `tolerance`).
 """
 import argparse, itertools, math, os, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -31,15 +31,27 @@ def results(nb):
             for row in out.get('data', {}).get(RESULTS, [])]
 
 
-def execute(nb, after_cell=lambda: None):
-    "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, and call `after_cell` after each."
+def joined(outputs):
+    "The outputs of a cell, with what it printed in one piece where the kernel sent it in several."
+    whole = []
+    for out in outputs:
+        if whole and out.output_type == 'stream' == whole[-1].output_type and out.name == whole[-1].name:
+            whole[-1].text += out.text
+        else: whole.append(out)
+    return whole
+
+
+def execute(nb, after_cell=lambda kernel: None):
+    "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, and call `after_cell` with its client after each."
     with tempfile.TemporaryDirectory() as folder:
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
-        client = NotebookClient(nb, timeout=3600, coalesce_streams=True, resources={'metadata': {'path': str(NBS)}}, config=config)
+        client = NotebookClient(nb, timeout=3600, config=config,
+                                resources={'metadata': {'path': str(NBS)}})
         with client.setup_kernel():
             for i, cell in enumerate(nb.cells):
                 client.execute_cell(cell, i)
-                after_cell()
+                if cell.cell_type == 'code': cell.outputs = joined(cell.outputs)
+                after_cell(client.kc)
     return nb
 
 
@@ -106,11 +118,17 @@ def main():
     RUN.mkdir(exist_ok=True)
     paths, start = args.notebooks or (chapters if args.all else part_one), time.time()
     committed = {path: nbformat.read(path, as_version=4) for path in paths}
+    bar, executed = cells_bar(committed.values()), {}
     at_a_time = 1 if args.write or len(paths) == 1 else 2
     if at_a_time > 1: os.environ.setdefault('OMP_NUM_THREADS', '1')     # threads of two kernels slow each other down
-    bar, executed = cells_bar(committed.values()), {}
+
+    def after_cell(kernel):
+        bar()
+        if len(executed) == len(paths) - 1 > 0:     # nothing else runs any more
+            kernel.execute(f'import torch; torch.set_num_threads({os.cpu_count()})', silent=True)
+
     with ThreadPoolExecutor(at_a_time) as pool:
-        jobs = {pool.submit(run, path, args.write, bar): path for path in (paths if args.write else reversed(paths))}
+        jobs = {pool.submit(run, path, args.write, after_cell): path for path in (paths if args.write else reversed(paths))}
         for job in as_completed(jobs):
             try: executed[jobs[job]], seconds = job.result()
             except SystemExit:
