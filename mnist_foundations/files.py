@@ -124,6 +124,7 @@ def _greys(image):
     if np.ptp(rgba[..., 3]) and not seen.any(): return 'shows nothing on black, only its opacity has a shape'
     return seen[..., 1]
 
+# %% ../nbs/appendix_files.ipynb #filespi1b
 def read_picture(
     file, # path of a picture, or an `os.DirEntry`
 ) -> np.ndarray: # (784,) uint8
@@ -341,6 +342,7 @@ def _from_npz(files):
             return {split: as_mnist_arrays(kept[f'x_{short}'], kept[f'y_{short}'])
                     for split, short in (('training', 'train'), ('testing', 'test'))}
 
+# %% ../nbs/appendix_files.ipynb #filesow3b
 def _from_idx(files):
     "The same of the four IDX files."
     found = {kinds['idx'].match(f.name).group(1, 2): f for f in reversed(files)}
@@ -355,6 +357,7 @@ def _from_idx(files):
             return as_mnist_arrays(arrays[half, 'images'], arrays[half, 'labels'])
     return {'training': pair('train'), 'testing': pair('t10k')}
 
+# %% ../nbs/appendix_files.ipynb #filesow3c
 def _from_csv(files):
     "The same of two tables, or of one."
     def read(file):
@@ -403,6 +406,7 @@ def _linked(found, source):
         return folder/'mnist'
     return make_once(cache()/f'{source.name}-{_key([str(half.resolve()) for half in found.values()])}', link)
 
+# %% ../nbs/appendix_files.ipynb #filesow6b
 def own_copy(
     source, # a folder, an archive, or a file of data
     asked_by='source', # who named it, for the error message

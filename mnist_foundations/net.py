@@ -29,7 +29,7 @@ def batch_accuracy(
     predictions, # (n, c) scores, or (n, 1) or (n,) for one column
     targets, # (n, c) one-hot rows or (n,) labels; for one column 0 and 1, of the same shape
 ) -> torch.Tensor: # scalar, 0 to 1
-    "Share of right answers: the highest column, or a single score above 0. Raises `ValueError` where the two don't fit."
+    "Share of right answers: highest column, or one score above 0. `ValueError` if the two don't fit."
     check_predictions(predictions)
     if predictions.ndim == 2 and predictions.shape[1] > 1:
         return (predictions.argmax(1) == class_indices(predictions, targets)).float().mean()
