@@ -1,5 +1,6 @@
 "Chapter 05: optimizers and distortion against PyTorch, runs that are cut off, spoilt files, bad input, the recipe."
 import errno, json, os, signal, subprocess, sys, threading, time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
@@ -418,12 +419,14 @@ def script(path, pause, epochs): return [sys.executable, '-c', SCRIPT, str(path)
 
 def started_and_signalled(path, number):
     "The script, sent a signal as soon as its second checkpoint is there; its output."
-    run = subprocess.Popen(script(path, .05, 50), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    run = subprocess.Popen(script(path, .2, 50), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for _ in range(600):
         if path.exists() and b'"epoch": 2' in path.read_bytes().replace(b'\\"', b'"'): break
         time.sleep(.05)
-    run.send_signal(number)
-    return run.communicate(timeout=60), run.returncode
+    while run.poll() is None:      # again where it was lost, as one that comes in a destructor is
+        run.send_signal(number)
+        with suppress(subprocess.TimeoutExpired): run.wait(10)
+    return run.communicate(), run.returncode
 
 
 def test_a_killed_process_goes_on_to_the_same_end(tmp_path):

@@ -19,6 +19,7 @@ from traitlets.config import Config
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS, RUN = ROOT/'nbs', ROOT/'_run'
+ALL_THREADS = f'import torch; torch.set_num_threads({os.cpu_count()})'
 RESULTS = 'application/vnd.mnist-foundations.results+json'
 LOTTERY = .6         # the published recipe of chapter 03 has no reproducible accuracy, but it stays below this
 chapters = sorted(NBS.glob('[0-9][0-9]_*.ipynb'))
@@ -41,24 +42,28 @@ def joined(outputs):
     return whole
 
 
-def execute(nb, after_cell=lambda kernel: None):
-    "Run every cell of the notebook `nb` in a kernel of its own, in nbs/, and call `after_cell` with its client after each."
+def execute(nb, after_cell=lambda: None, is_alone=lambda: False):
+    """Run every cell of the notebook `nb` in a kernel of its own, in nbs/, and call `after_cell` after each. It gets all
+    threads once `is_alone` says that no other notebook runs beside it."""
     with tempfile.TemporaryDirectory() as folder:
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
-        client = NotebookClient(nb, timeout=3600, config=config,
-                                resources={'metadata': {'path': str(NBS)}})
+        client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config)
         with client.setup_kernel():
+            alone = False
             for i, cell in enumerate(nb.cells):
+                if not alone and is_alone():
+                    client.execute_cell(nbformat.v4.new_code_cell(ALL_THREADS), i)
+                    alone = True
                 client.execute_cell(cell, i)
                 if cell.cell_type == 'code': cell.outputs = joined(cell.outputs)
-                after_cell(client.kc)
+                after_cell()
     return nb
 
 
-def run(path, write, after_cell):
+def run(path, write, after_cell, is_alone):
     "Execute the notebook at `path`, keep the copy, and return it with the seconds that it took."
     nb, began = nbformat.read(path, as_version=4), time.time()
-    try: execute(nb, after_cell)
+    try: execute(nb, after_cell, is_alone)
     except CellExecutionError as e: sys.exit(f'{path.name} stopped:\n{e}')
     finally: nbformat.write(nb, RUN/path.name)
     if write: nbformat.write(nb, path)
@@ -121,14 +126,11 @@ def main():
     bar, executed = cells_bar(committed.values()), {}
     at_a_time = 1 if args.write or len(paths) == 1 else 2
     if at_a_time > 1: os.environ.setdefault('OMP_NUM_THREADS', '1')     # threads of two kernels slow each other down
-
-    def after_cell(kernel):
-        bar()
-        if len(executed) == len(paths) - 1 > 0:     # nothing else runs any more
-            kernel.execute(f'import torch; torch.set_num_threads({os.cpu_count()})', silent=True)
+    def is_alone(): return at_a_time > 1 and len(executed) == len(paths) - 1
 
     with ThreadPoolExecutor(at_a_time) as pool:
-        jobs = {pool.submit(run, path, args.write, after_cell): path for path in (paths if args.write else reversed(paths))}
+        jobs = {pool.submit(run, path, args.write, bar, is_alone): path
+                for path in (paths if args.write else reversed(paths))}
         for job in as_completed(jobs):
             try: executed[jobs[job]], seconds = job.result()
             except SystemExit:
