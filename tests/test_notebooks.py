@@ -359,12 +359,12 @@ def test_any_cell_runs_twice_in_a_row_and_says_the_same(path):
 
 
 def test_a_failing_chapter_is_named_and_stops_the_run(tmp_path):
-    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('1/0')])
-    nbformat.write(nb, tmp_path/'broken.ipynb')
-    ended = subprocess.run([sys.executable, series.ROOT/'tools'/'series.py', tmp_path/'broken.ipynb'],
-                           capture_output=True, text=True)
+    for name, code in (('broken', '1/0'), ('beside', 'import time; time.sleep(600)')):
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), tmp_path/f'{name}.ipynb')
+    ended = subprocess.run([sys.executable, series.ROOT/'tools'/'series.py', tmp_path/'broken.ipynb', tmp_path/'beside.ipynb'],
+                           capture_output=True, text=True, timeout=120)      # the one beside it doesn't go on
     assert ended.returncode == 1 and 'broken.ipynb stopped' in ended.stderr and 'ZeroDivisionError' in ended.stderr
-    (series.RUN/'broken.ipynb').unlink()
+    for name in ('broken', 'beside'): (series.RUN/f'{name}.ipynb').unlink()
 
 
 @pytest.mark.parametrize('was, now, measured, fine', [

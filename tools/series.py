@@ -24,6 +24,7 @@ RESULTS = 'application/vnd.mnist-foundations.results+json'
 LOTTERY = .6         # the published recipe of chapter 03 has no reproducible accuracy, but it stays below this
 chapters = sorted(NBS.glob('[0-9][0-9]_*.ipynb'))
 part_one = [path for path in chapters if path.stem < '04']
+kernels = []         # the processes of those that run
 
 
 def results(nb):
@@ -49,6 +50,7 @@ def execute(nb, after_cell=lambda: None, is_alone=lambda: False):
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
         client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config)
         with client.setup_kernel():
+            kernels.append(client.km.provisioner.process)
             alone = False
             for i, cell in enumerate(nb.cells):
                 if not alone and is_alone():
@@ -131,15 +133,17 @@ def main():
     with ThreadPoolExecutor(at_a_time) as pool:
         jobs = {pool.submit(run, path, args.write, bar, is_alone): path
                 for path in (paths if args.write else reversed(paths))}
-        for job in as_completed(jobs):
-            try: executed[jobs[job]], seconds = job.result()
-            except SystemExit:
-                pool.shutdown(cancel_futures=True)
-                raise
-            print(f'\n{jobs[job].stem}, {seconds:.0f} seconds')
-            for row in results(executed[jobs[job]]):
-                print(f"  {row['model']}, {row['measured']}"
-                      + ('' if row['accuracy'] is None else f": {row['accuracy']:.2%}"), flush=True)
+        try:
+            for job in as_completed(jobs):
+                executed[jobs[job]], seconds = job.result()
+                print(f'\n{jobs[job].stem}, {seconds:.0f} seconds')
+                for row in results(executed[jobs[job]]):
+                    print(f"  {row['model']}, {row['measured']}"
+                          + ('' if row['accuracy'] is None else f": {row['accuracy']:.2%}"), flush=True)
+        except BaseException:      # a chapter failed, or Ctrl-C: the other one doesn't go on
+            pool.shutdown(wait=False, cancel_futures=True)
+            for kernel in kernels: kernel.kill()
+            raise
     rows = [row for path in paths for row in results(executed[path])]
     if rows: print(f'\n{table(rows)}')
     print(f'\n{time.time() - start:.0f} seconds in all; the executed notebooks are in {RUN.name}/')
