@@ -3,11 +3,11 @@
 # %% auto #0
 __all__ = ['check_positive', 'check_share', 'check_count', 'as_tensor', 'check_axes', 'check_floating', 'check_rows',
            'check_same_pixels', 'check_layer', 'check_images', 'as_labels', 'check_loader', 'is_sorted',
-           'warn_if_in_order', 'check_predictions', 'check_targets', 'class_indices', 'check_step', 'check_trainable',
-           'check_gradients', 'weighted_mean', 'mean_loss', 'restored', 'evaluating']
+           'warn_if_in_order', 'check_predictions', 'check_targets', 'class_indices', 'class_targets', 'check_step',
+           'check_trainable', 'check_gradients', 'weighted_mean', 'mean_loss', 'restored', 'evaluating']
 
 # %% ../nbs/appendix_checks.ipynb #a8d4ac5c
-import math, warnings
+import copy, math, warnings
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -226,6 +226,21 @@ def class_indices(
     if not seen or (torch.equal(hot*hot, hot) and (hot.sum(1) == 1).all()): return hot.argmax(1)
     raise ValueError(f'targets are rows that hold more, or less, than a single 1 and zeros; {expected}')
 
+# %% ../nbs/appendix_checks.ipynb #chksoft2
+def class_targets(
+    predictions, # (n, c) scores, a column a class
+    targets, # as in `class_indices`, or (n, c) floating point shares, 0 or more, that add up to 1 in each row
+) -> torch.Tensor: # (n,) int64 labels, or the shares
+    "What a loss compares each row with; raises `ValueError` as `class_indices` does, and where shares don't add up to 1."
+    targets = as_tensor('targets', targets)
+    if targets.shape != predictions.shape or not targets.is_floating_point(): return class_indices(predictions, targets)
+    shares = targets.to(torch.promote_types(predictions.dtype, torch.float32))
+    if targets.device.type != 'cpu': return shares      # one-hot rows are shares as well
+    if torch.equal(shares*shares, shares): return class_indices(predictions, targets)
+    if (shares < 0).any() or ((shares.sum(1) - 1).abs() > 1e-3).any():
+        raise ValueError('targets are rows that hold a share below 0 or do not add up to 1; expected shares of the classes')
+    return shares
+
 # %% ../nbs/appendix_checks.ipynb #f98d56fe
 def check_step(
     lr, # learning rate, a positive number
@@ -276,16 +291,22 @@ def mean_loss(
 # %% ../nbs/appendix_checks.ipynb #cfd22b9c
 @contextmanager
 def restored(
-    params, # list of parameters
+    params, # list of parameters and buffers
+    opt=None, # optimizer whose state goes with them
+    always=False, # put everything back after a block that succeeds, too?
 ):
-    "Put the parameters back if the block fails, and after an interrupt if they are not finite."
-    before = [p.detach().clone() for p in params]
+    "Put parameters and optimizer back if the block fails, and after an interrupt if a parameter is not finite."
+    before, back = [p.detach().clone() for p in params], always
+    state = copy.deepcopy(opt.state_dict()) if opt else None
     try: yield
     except BaseException as e:
-        if isinstance(e, Exception) or not all(p.isfinite().all() for p in params):
+        back |= isinstance(e, Exception) or not all(p.isfinite().all() for p in params if p.requires_grad)
+        raise
+    finally:
+        if back:
             with torch.no_grad():
                 for p, old in zip(params, before): p.copy_(old)
-        raise
+            if opt: opt.load_state_dict(state)
 
 # %% ../nbs/appendix_checks.ipynb #a4a450bd
 @contextmanager

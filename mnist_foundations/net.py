@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from .checks import (check_layer, check_predictions, check_share, check_targets,
-                                      class_indices, evaluating, weighted_mean)
+                                      class_indices, class_targets, evaluating, weighted_mean)
 
 # %% ../nbs/03_two_layer_net.ipynb #c2236865
 def simple_net(
@@ -54,13 +54,14 @@ def validate_epoch(
 # %% ../nbs/03_two_layer_net.ipynb #9c131b01
 def softmax_cross_entropy(
     logits, # (n, c) floating point scores, any real number
-    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
+    targets, # (n, c) one-hot rows or shares that add up to 1, or (n,) integer labels from 0 to c-1
     smoothing=0., # share of the target that is spread over all classes alike, from 0 to below 1
 ) -> torch.Tensor: # scalar float32 or float64, 0 or more
-    "Mean cross-entropy of the softmax, safe for large scores. Raises `ValueError` as `class_indices` does."
+    "Mean cross-entropy of the softmax, safe for large scores. Raises `ValueError` as `class_targets` does."
     check_share('smoothing', smoothing)
-    right = class_indices(logits, targets)                       # (n,)
+    right = class_targets(logits, targets)                       # (n,) labels, or (n, c) shares
     if logits.dtype != torch.float64: logits = logits.float()    # half precision would lose digits
     log_p = logits.log_softmax(1)                                # (n, c)
-    loss = F.nll_loss(log_p, right)                              # the mean of -log_p[i, right[i]]
+    if right.ndim == 1: loss = F.nll_loss(log_p, right)          # the mean of -log_p[i, right[i]]
+    else: loss = -(right*log_p).sum(1).mean()
     return (1 - smoothing)*loss - smoothing*log_p.mean() if smoothing else loss

@@ -312,6 +312,24 @@ def test_parameters_are_put_back_after_an_error_only():
     assert p.tolist() == [8, 8] and q.tolist() == [8]
 
 
+def test_an_optimizer_is_put_back_with_its_parameters_and_always_where_asked():
+    p, mask = zeros(2).requires_grad_(), tensor([-inf])
+    opt = torch.optim.SGD([p], 1., momentum=.5)
+    def steps(n, **how):
+        with restored([p, mask], opt, **how):
+            for _ in range(n): p.grad = torch.ones(2); opt.step()
+            mask.fill_(-inf)
+            if not how: raise KeyboardInterrupt()        # a mask of -inf is no reason to lose what was learned
+    with pytest.raises(KeyboardInterrupt): steps(1)
+    assert p.tolist() == [-1, -1] and opt.state[p]['momentum_buffer'].tolist() == [1, 1]
+    steps(3, always=True)
+    assert p.tolist() == [-1, -1] and opt.state[p]['momentum_buffer'].tolist() == [1, 1]
+    with pytest.raises(ValueError, match='mine'), restored([p], opt):
+        opt.step()
+        raise ValueError('mine')
+    assert p.tolist() == [-1, -1] and opt.state[p]['momentum_buffer'].tolist() == [1, 1]
+
+
 def test_an_epoch_that_fails_in_its_last_batch_changes_nothing():
     w, b = init_params((3, 1)), init_params(1)
     before = w.tolist(), b.tolist()

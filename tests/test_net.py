@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, tensor
+from torch.testing import assert_close
 
 import mnist_foundations
 from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
@@ -122,10 +123,21 @@ def test_empty_batch(func, targets):
 
 @pytest.mark.parametrize('func', [batch_accuracy, softmax_cross_entropy])
 @pytest.mark.parametrize('targets', [torch.ones(3, 2), torch.zeros(3, 2), tensor([0, 1, 2]), tensor([0, -1, 1]),
-                                     tensor([0., 1, 1]), tensor([[.5, .5]]*3), tensor([0, 1])])
+                                     tensor([0., 1, 1]), tensor([0, 1])])
 def test_targets_that_are_neither_one_hot_nor_labels_that_fit(func, targets):
     with pytest.raises(ValueError, match=r'targets are .* expected one-hot rows \(3, 2\), or integer labels \(3,\) from 0 to 1'):
         func(torch.zeros(3, 2), targets)
+
+
+def test_rows_that_share_a_1_are_targets_of_the_loss_only():
+    scores, shares = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), tensor([[.2, .3, .5]]*4)
+    for s in (0., .1):
+        assert_close(softmax_cross_entropy(scores, shares, s), F.cross_entropy(scores, shares, label_smoothing=s))
+        assert_close(softmax_cross_entropy(scores.half(), shares, s), F.cross_entropy(scores.half().float(), shares, label_smoothing=s))
+    assert softmax_cross_entropy(scores.double(), shares).dtype == torch.float64
+    with pytest.raises(ValueError, match='expected one-hot rows'): batch_accuracy(scores, shares)
+    for wrong in ([.2, .3, .6], [1.2, -.1, -.1]):
+        with pytest.raises(ValueError, match='do not add up to 1'): softmax_cross_entropy(scores, tensor([wrong]*4))
 
 
 # A whole epoch of validation.

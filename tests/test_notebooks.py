@@ -13,8 +13,6 @@ import series
 PACKAGE = series.ROOT/'mnist_foundations'
 notebooks = sorted(series.NBS.glob('*.ipynb'))
 appendices = [path for path in notebooks if path.stem.startswith('appendix')]
-# chapters 04 and 05 are rewritten next (issue 10), and until then the newer rules don't bind them
-rewritten = series.part_one + appendices
 
 
 def each(paths):
@@ -62,7 +60,7 @@ def test_one_notebook_for_each_module_and_none_left_over():
 @each(notebooks)
 def test_committed_executed_clean_and_described(path):
     nb = read(path)
-    assert path.stat().st_size < 2**20 or path not in rewritten + [series.NBS/'index.ipynb']
+    assert path.stat().st_size < 2**20
     assert nb.metadata.kernelspec.name == 'python3'        # without it JupyterLab opens a dialog
     assert any(cell.outputs for cell in code_of(nb))
     for cell in code_of(nb):
@@ -100,14 +98,14 @@ def test_most_code_follows_prose_and_cells_are_short(path):
     assert lines[len(lines)//2] <= (5 if chapter else 6) and lines[int(.9*len(lines))] <= 12
 
 
-@each(rewritten)
+@each(series.chapters + appendices)
 def test_few_cells_and_what_is_visible_shows_something(path):
     cells = lessons(read(path))
     visible = [cell for cell, _ in cells if not folded(cell)]
     assert len(visible) <= 60
     for heading in dict.fromkeys(nearest for _, nearest in cells):
         under = [cell for cell, nearest in cells if nearest == heading and not folded(cell)]
-        assert len(under) <= 6 or path not in series.part_one, f'{len(under)} code cells under {heading!r}'
+        assert len(under) <= 6 or path in appendices, f'{len(under)} code cells under {heading!r}'
     for cell in visible:      # a check that prints nothing interrupts a reader
         silent = not cell.outputs and re.search(r'^\s*(?:assert\b|assert_close|test_\w+\()', cell.source, re.M)
         assert not silent, f'to be folded, or to print what it checks:\n{cell.source}'
@@ -121,7 +119,7 @@ def blocks(tree):
             if isinstance(block := getattr(node, field, None), list): yield block
 
 
-@each(rewritten)
+@each(series.chapters + appendices)
 def test_one_statement_a_line(path):
     for cell in code_of(read(path)):
         source = '\n'.join(line for line in cell.source.splitlines() if not re.match(r'\s*[%!]', line))
@@ -221,7 +219,7 @@ def unsupported(nb, i):
             if not (published or stands_in(text, *figure) or in_a_named_row(sentence, figure)): yield figure, sentence
 
 
-@each(rewritten + [series.NBS/'index.ipynb'])
+@each(notebooks)
 def test_every_figure_in_prose_stands_near_by(path):
     nb = read(path)
     lost = [f'{value:.{places}f}{"%"*percent} in: {sentence.strip()}' for i, cell in enumerate(nb.cells)
@@ -231,25 +229,13 @@ def test_every_figure_in_prose_stands_near_by(path):
 
 def test_invented_figures_are_refused():
     rng, refused = random.Random(0), 0
-    places = [(path, i) for path in series.part_one for i, cell in enumerate(read(path).cells) if cell.cell_type == 'markdown']
+    places = [(path, i) for path in series.chapters for i, cell in enumerate(read(path).cells) if cell.cell_type == 'markdown']
     for n in range(100):
         path, i = rng.choice(places)
         nb, decimals = read(path), n % 3
         nb.cells[i].source = f'Of these the net reads {rng.uniform(0, 100):.{decimals}f}% correctly.'
         refused += any(True for _ in unsupported(nb, i))
     assert refused >= 95
-
-
-@each([path for path in series.chapters if path not in rewritten])
-def test_every_figure_in_prose_is_in_an_output_or_in_code(path):
-    nb = read(path)
-    texts = [text for p in notebooks for cell in code_of(read(p)) for text in (cell.source, shown(cell))]
-    pool = {float(n) for text in texts for n in re.findall(r'\d*\.\d+|\d+', text)}
-    for cell in nb.cells:
-        if cell.cell_type != 'markdown': continue
-        for value, decimals, _ in (figure for sentence in prose_of(cell) for figure in figures(sentence)):
-            found = value in cited or any(round(p*scale, decimals) == value for p in pool for scale in (1, 100))
-            assert found, f'{value}, and no output or code has it'
 
 
 # Executed.
@@ -292,18 +278,10 @@ def tried(nb):
     return nbformat.v4.new_notebook(cells=cells, metadata=nb.metadata), twice, checked
 
 
-def once(nb):
-    "The same for a notebook whose cells need not stand to be run twice."
-    nb, twice, checked = tried(nb)
-    copies = {id(copy) for _, copy in twice}
-    nb.cells = [cell for cell in nb.cells if id(cell) not in copies]
-    return nb, [], checked
-
-
 @cache
 def run(path):
     "What `tried` gives, and where the notebook stopped, None if it came through."
-    nb, twice, checked = (tried if path in rewritten else once)(read(path))
+    nb, twice, checked = tried(read(path))
     try: series.execute(nb)
     except CellExecutionError as e: return nb, twice, checked, re.sub(r'\x1b\[[\d;]*m', '', str(e))
     return nb, twice, checked, None
@@ -320,11 +298,9 @@ def executed(path):
 def test_its_checker_tells_right_from_wrong(path):
     nb, _, checked = executed(path)
     starts = re.findall(r'\*\*\d+\. ', '\n'.join(cell.source for cell in nb.cells if cell.cell_type == 'markdown'))
-    if path in rewritten: assert 5 <= len(checked) <= 6 and len(starts) > len(checked), 'five or six, and an open one'
-    else: assert 3 <= len(checked) <= 6
+    assert 5 <= len(checked) <= 6 and len(starts) > len(checked), 'five or six, and an open one'
     for untouched, bad, solved, expected in checked:
-        if path in rewritten: assert printed(untouched).strip().splitlines()[-1] == UNTOUCHED
-        assert printed(untouched).startswith('Not yet') or path in rewritten
+        assert printed(untouched).strip().splitlines()[-1] == UNTOUCHED
         # an exercise may print what it measured before the checker's line
         verdict = printed(bad).splitlines()[-1]
         assert verdict.startswith('Not yet') and verdict != UNTOUCHED, bad.source
@@ -353,7 +329,7 @@ def comparable(cell):
     return re.sub(r'[\d.]+', '', text) if times else text
 
 
-@each(rewritten)
+@each(series.chapters + appendices)
 def test_any_cell_runs_twice_in_a_row_and_says_the_same(path):
     for first, second in executed(path)[1]: assert comparable(second) == comparable(first), first.source
 

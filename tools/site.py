@@ -4,17 +4,18 @@ Sphinx gets a copy of what it shows, in which the links between README and noteb
 """
 import shutil, sys
 
-from series import NBS, ROOT, RUN
+from series import NBS, ROOT, RUN, chapters
 from sphinx.cmd.build import main
 
 SITE, SOURCE, HTML = ROOT/'_site', RUN/'site', RUN/'html'
-parts = {'I Three stages': '0[0-3]_*', 'What follows': '0[4-9]_*', 'Appendices': 'appendix_*'}
+parts = {'I Three stages': range(0, 4), 'II Where gradients come from': range(4, 7), 'III Training well': range(7, 11)}
 
 
 def contents():
     "The chapters by part, for the margin of the site."
-    chapters = {part: sorted(f'nbs/{path.stem}' for path in NBS.glob(f'{names}.ipynb')) for part, names in parts.items()}
-    for part, names in (chapters | {'The project': ['CHANGELOG', 'CONTRIBUTING']}).items():
+    pages = {part: [f'nbs/{path.stem}' for path in chapters if int(path.stem[:2]) in numbers] for part, numbers in parts.items()}
+    pages['Appendices'] = sorted(f'nbs/{path.stem}' for path in NBS.glob('appendix_*.ipynb'))
+    for part, names in (pages | {'The project': ['CHANGELOG', 'CONTRIBUTING']}).items():
         yield '\n'.join(['```{toctree}', ':hidden:', f':caption: {part}', '', *names, '```'])
 
 
