@@ -15,19 +15,19 @@ from .show import Picture, blank_figure
 
 # %% ../nbs/06_deep_nets.ipynb #dn06netx
 class DeepNet(nn.Module):
-    "Linear layers of `sizes` with a function between each two, normalised or with shortcuts if asked for."
+    "Linear layers of `sizes`, a function between each two; normalised or with shortcuts if asked for."
     def __init__(self,
         sizes, # pixels, hidden units of each layer, classes
         between=torch.relu, # function after each hidden layer, of any tensor
         gain=1., # weights of a layer with n inputs start with the standard deviation gain/√n
-        centre=0., # mean output of `between`, which biases after the first layer take off at the start
+        centre=0., # mean output of `between`; later biases start at -centre times the sum of weights
         norm=False, # `BatchNorm` before each `between`?
         shortcut=False, # add to each hidden layer but the first what came in? All need the same width
     ):
         super().__init__()
         self.between, self.shortcut = between, shortcut
         self.weights = nn.ParameterList(init_params((n, m), gain/n**.5) for n, m in pairwise(sizes))
-        means = [0, *[centre]*(len(sizes) - 2)]      # of what comes in; pixels stay as they are
+        means = [0, *[centre]*(len(sizes) - 2)]      # a layer, of what comes in; 0 for the pixels
         self.biases = nn.ParameterList(-m*w.detach().sum(0) for m, w in zip(means, self.weights))
         self.norms = nn.ModuleList(BatchNorm(m) if norm else nn.Identity() for m in sizes[1:-1])
     def layers(self, xb):                  # what comes out of each layer, the (n, c) scores last
@@ -77,7 +77,7 @@ def show_signals(
     signals, # a dict from a name to what `layer_signals` returned
     alt, # alt text: what there is to see
 ) -> Picture:
-    "Histograms by hidden layer: how activations differ from image to image, and how large gradients are."
+    "Histograms by hidden layer: how activations differ between images, and how large gradients are."
     n_layers = len(next(iter(signals.values()))[0])
     fig = blank_figure(9.5, 2.6*len(signals))
     axes = fig.subplots(2*len(signals), n_layers, squeeze=False)
@@ -97,7 +97,7 @@ def show_signals(
 
 # %% ../nbs/06_deep_nets.ipynb #dn06bnex
 class BatchNorm(nn.Module):
-    "Each channel with the batch's mean taken off, over its standard deviation, times `weight`, plus `bias`."
+    "Each channel less the batch's mean, over its standard deviation, times `weight`, plus `bias`."
     def __init__(self,
         n_features, # c, the number of channels
         momentum=.1, # share of a new batch in the running statistics, 0 to 1
@@ -109,7 +109,7 @@ class BatchNorm(nn.Module):
         self.register_buffer('running_mean', torch.zeros(n_features))
         self.register_buffer('running_var', torch.ones(n_features))
     def forward(self, x):                                # (n, c) or (n, c, height, width)
-        shape = (1, -1, *[1]*(x.ndim - 2))               # (c,) -> (1, c) or (1, c, 1, 1)
+        shape = (1, -1, *[1]*(x.ndim - 2))               # views: (c,) -> (1, c) or (1, c, 1, 1)
         mean, var = self._of_batch(x) if self.training else (self.running_mean, self.running_var)
         scale = self.weight/(var + self.eps).sqrt()
         return (x - mean.view(shape))*scale.view(shape) + self.bias.view(shape)
@@ -117,7 +117,7 @@ class BatchNorm(nn.Module):
         n, axes = x.numel()//x.shape[1], [0, *range(2, x.ndim)]
         if n < 2: raise ValueError(f'x has {n} value a channel; expected at least two to take a spread of')
         mean, var = x.mean(axes), x.var(axes, correction=0)
-        self.running_mean.lerp_(mean.detach(), self.momentum)
+        self.running_mean.lerp_(mean.detach(), self.momentum)        # a share of the way, in place
         self.running_var.lerp_(var.detach()*n/(n - 1), self.momentum)
         return mean, var
 

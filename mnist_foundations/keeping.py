@@ -27,8 +27,7 @@ _checkpoint = 'checkpoint 2'          # version 0.1.0 wrote another kind
 def _write(path, kind, tensors, facts):
     "Write tensors by name, and facts that JSON can hold, as safetensors, whole or not at all."
     from safetensors.torch import save
-    own = {}
-    for name, t in tensors.items(): own[name] = t.detach().cpu().contiguous().clone()
+    own = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}    # none shared
     told = {'format': f'mnist_foundations {kind}', 'facts': json.dumps(facts)}
     write_whole(path, save(own, told))
 
@@ -48,6 +47,8 @@ def _read(path, kind, only_facts=False):
     return tensors, json.loads(found['facts'])
 
 # %% ../nbs/appendix_keeping.ipynb #keepdif1
+def _shortened(told): return repr(told) if len(repr(told)) <= 80 else f'{told!r:.79}…'
+
 def _differences(there, here, name=''):
     "What differs between two descriptions, each in words."
     if isinstance(there, list) and isinstance(here, list):
@@ -57,7 +58,7 @@ def _differences(there, here, name=''):
             path = f'{name}.{key}' if name else str(key)
             yield from _differences(there.get(key), here.get(key), path)
     elif json.dumps(there) != json.dumps(here):
-        yield f'{name} is {there!r:.80} there and {here!r:.80} here'
+        yield f'{name} is {_shortened(there)} there and {_shortened(here)} here'
 
 def _check_same(path, there, here):
     "Raise `ValueError` that names each difference."
@@ -181,7 +182,7 @@ def _parts(thing):
     if isinstance(thing, MethodType): return dict(self=thing.__self__, func=thing.__func__)
     if isinstance(thing, (set, frozenset)): thing = sorted(thing, key=repr)
     if isinstance(thing, (list, tuple)): return {str(i): part for i, part in enumerate(thing)}
-    if isinstance(thing, dict): return {n: part for n, part in thing.items() if isinstance(n, str)}
+    if isinstance(thing, dict): return {str(n): part for n, part in thing.items()}
     if isinstance(thing, nn.Module): return vars(thing) | dict(thing.named_children())
     if not isinstance(thing, FunctionType): return getattr(thing, '__dict__', {})
     parts = dict(thing.__kwdefaults__ or {})
@@ -290,30 +291,26 @@ def _described(thing, seen):
     return seen[id(thing)]
 
 # %% ../nbs/appendix_keeping.ipynb #keepdsc3
-def _settings(hook):
-    settings = {n: v for n, v in vars(hook).items() if n[0] != '_' and isinstance(v, _plain)}
-    return dict(kind=type(hook).__qualname__) | settings
-
 def _description(run):
     "What a run that goes on must have in common with the run that was begun."
     seen, tensors, groups = {}, _tensors(run), run.opt.param_groups
     left_out = 'params', 'lr', 'initial_lr'
     options = [{name: v for name, v in group.items() if name not in left_out} for group in groups]
-    names = 'model', 'train_dl', 'valid_dl', 'loss_func', 'schedule', 'metrics', 'augment'
+    known = {id(t): name for name, t in tensors.items()}
     return dict(tensors=_shapes(tensors), frozen=[n for n, t in tensors.items() if not t.requires_grad],
                 devices=sorted({t.device.type for t in tensors.values()}), batches=len(run.train_dl),
                 optimizer=type(run.opt).__qualname__, options=_described(options, seen),
-                sizes=[len(group['params']) for group in groups],
+                groups=[[known[id(p)] for p in group['params']] for group in groups],
                 rates=None if run.schedule else [float(group['lr']) for group in groups],
-                hooks=[_settings(hook) for hook in run.hooks],
-                **{name: _described(getattr(run, name), seen) for name in names})
+                **{name: _described(owner, seen) for name, owner in _owners(run).items()})
 
 # %% ../nbs/appendix_keeping.ipynb #keepgoo1
 def _fitting(path, run, begun):
     "The state in a file, and the facts beside it. Raises `ValueError` if they are of another run."
     tensors, facts = _read(path, _checkpoint)
     state, rank = _unpack(facts['state'], tensors), _rank()
-    there, here = facts['begun'][rank % len(facts['begun'])], begun[rank]
+    _check_same(path, dict(processes=len(facts['begun'])), dict(processes=len(begun)))
+    there, here = facts['begun'][rank], begun[rank]
     now = [float(group['lr']) for group in state['optimizer']['param_groups']]
     if here['rates'] == now: here = here | dict(rates=there['rates'])    # a hook has changed them
     _check_same(path, there, here)
@@ -352,16 +349,16 @@ class Checkpoint(Hook):
         run=None, # what else tells the run from others: anything that JSON can hold
         generators=None, # generators of random numbers that it can't find, by name: {'noise': g}
     ):
-        self.path, self.generators = Path(path).resolve(), generators
+        self._path, self.generators = Path(path).resolve(), generators
         self._run = json.loads(json.dumps(run))
 
     def before_fit(self, run):
         if run.hooks[-1] is not self: raise ValueError('Checkpoint is not last; expected it after all hooks')
-        if not self.path.parent.is_dir(): raise FileNotFoundError(f'{self.path.parent} is no folder')
-        begun = dict(run=self._run, processes=len(_of_all_ranks(0))) | _description(run)
-        facts = _go_on(self.path, run, _of_all_ranks(begun))
+        if not self._path.parent.is_dir(): raise FileNotFoundError(f'{self._path.parent} is no folder')
+        begun = dict(run=self._run) | _description(run)
+        facts = _go_on(self._path, run, _of_all_ranks(begun))
         self._begun, self._mark = facts['begun'], facts['mark']
 
     def after_epoch(self, run):
         state = _state(run)
-        if not _rank(): self._mark = _keep(self.path, state, self._begun, self._mark)
+        if not _rank(): self._mark = _keep(self._path, state, self._begun, self._mark)

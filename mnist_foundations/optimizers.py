@@ -17,17 +17,13 @@ from .show import Picture, blank_figure
 
 # %% ../nbs/08_optimizers.ipynb #optbase
 class _Optimizer(torch.optim.Optimizer):
-    "What both share; `update` is the step of one parameter, `options` are those it needs."
+    "What SGD and Adam share; `update` is the step of one parameter, `options` are those it needs."
     def __init__(self, params, lr, weight_decay, **own):
         check_share('weight_decay', weight_decay, math.inf)
         super().__init__(params, own | dict(lr=check_positive('lr', lr), weight_decay=weight_decay))
     @torch.no_grad()
-    def step(self,
-        closure=None, # function that computes the gradients anew and returns the loss
-    ): # what the closure returned, or None
-        loss = None
-        if closure:
-            with torch.enable_grad(): loss = closure()
+    def step(self, closure=None): # a function that computes the gradients and returns the loss
+        with torch.enable_grad(): loss = closure() if closure else None
         for group in self.param_groups:
             for p in group['params']:
                 if p.grad is None: continue
@@ -35,21 +31,9 @@ class _Optimizer(torch.optim.Optimizer):
                 grad = p.grad.add(p, alpha=decay) if decay else p.grad
                 self.update(p, grad, self.state[p], group)
         return loss
-    def load_state_dict(self,
-        state_dict, # of an optimizer of the same kind, ours or PyTorch's; else a `ValueError`
-    ):
+    def load_state_dict(self, state_dict): # of the same kind, ours or PyTorch's
         for group in state_dict['param_groups']: _check_options(group, self.options)
         super().load_state_dict(state_dict)
-
-# %% ../nbs/08_optimizers.ipynb #optcheck
-def _check_options(group, needed):
-    "Raise `ValueError` unless a loaded group has what is `needed` and asks for nothing more."
-    for name in needed:
-        if name in group: continue
-        raise ValueError(f'the state has no {name!r}; is it of another optimizer?')
-    for name in ('dampening', 'maximize', 'amsgrad', 'decoupled_weight_decay'):
-        if not group.get(name): continue
-        raise ValueError(f'the state asks for {name}={group[name]}; expected none')
 
 # %% ../nbs/08_optimizers.ipynb #optsgd
 class SGD(_Optimizer):
@@ -68,13 +52,19 @@ class SGD(_Optimizer):
         super().__init__(params, lr, weight_decay, **own)
     def update(self, p, grad, state, group):
         if momentum := group['momentum']:
-            velocity = state.get('momentum_buffer')                  # PyTorch's name for it
-            if velocity is None: velocity = state['momentum_buffer'] = grad.clone()
-            else: velocity.mul_(momentum).add_(grad)
-            if not group['nesterov']: grad = velocity
-            elif grad is p.grad: grad = grad.add(velocity, alpha=momentum)
-            else: grad.add_(velocity, alpha=momentum)
+            if state.get('momentum_buffer') is None: state['momentum_buffer'] = torch.zeros_like(p)
+            velocity = state['momentum_buffer'].mul_(momentum).add_(grad)   # PyTorch's name for it
+            grad = grad.add(velocity, alpha=momentum) if group['nesterov'] else velocity
         p.sub_(grad, alpha=group['lr'])
+
+# %% ../nbs/08_optimizers.ipynb #optcheck
+def _check_options(group, needed):
+    "Raise `ValueError` unless a loaded group has what is `needed` and asks for nothing more."
+    lacking = [name for name in needed if name not in group]
+    if lacking: raise ValueError(f'the state has no {lacking[0]!r}; is it of another optimizer?')
+    unable = 'dampening', 'maximize', 'amsgrad', 'decoupled_weight_decay'
+    asked = [f'{name}={group[name]}' for name in unable if group.get(name)]
+    if asked: raise ValueError(f'the state asks for {asked[0]}; expected none')
 
 # %% ../nbs/08_optimizers.ipynb #optadam
 class Adam(_Optimizer):

@@ -90,7 +90,7 @@ def random_sources(
         for name, g in _generators(owner, thing):
             if isinstance(g, torch.Generator): sources[name] = g.get_state, g.set_state
             elif isinstance(g, random.Random): sources[name] = g.getstate, g.setstate
-            else:
+            else:                                            # NumPy's state is an attribute
                 state = g.bit_generator, 'state'
                 sources[name] = partial(getattr, *state), partial(setattr, *state)
     return sources
@@ -247,7 +247,7 @@ def one_epoch(
     run, # the `Run`
     batches, # iterable of batches (xb, yb)
 ) -> dict: # epoch, train_loss, lr, what `evaluate` measures, and seconds
-    "Train on all batches, then measure. After a failure all is as before. Raises `ValueError`."
+    "Train on all batches, then measure. A failure leaves net and `opt` as before. Raises `ValueError`."
     began, losses, sizes = perf_counter(), [], []
     with restored(run.tensors(), run.opt):
         for xb, yb in batches:
@@ -319,7 +319,7 @@ def check_run(
     warn_if_in_order(run.train_dl)
     rates = sorted({float(group['lr']) for group in run.opt.param_groups})
     if run.schedule and len(rates) > 1 and not isinstance(run.schedule(0), (list, tuple)):
-        raise ValueError(f'schedule gives one rate and opt has {rates}; expected one for each group')
+        raise ValueError(f'schedule gives one rate and opt has {rates}; expected one a group')
     if run.valid_dl is None: return
     with same_random_numbers(dl=run.valid_dl): batch = next(iter(run.valid_dl))
     evaluate(run.model, [batch], run.loss_func, run.metrics)

@@ -195,6 +195,13 @@ def test_histograms_have_a_row_a_signal_and_their_names():
     counts = [sum(bar.get_height() for bar in ax.patches) for ax in axes]
     assert counts[0] == 12*5 and counts[4] == (signals[1][0] != 0).sum()
     assert axes[0].get_xlim() == axes[3].get_xlim()
+    drawn = signals[0][0] - signals[0][0].mean(0)               # what differs from image to image
+    widest = max((t - t.mean(0)).abs().max() for t in signals[0])
+    assert max(bar.get_x() + bar.get_width() for bar in axes[0].patches) <= widest + 1e-5
+    left, width = axes[0].patches[0].get_x(), axes[0].patches[0].get_width()
+    for bar in axes[0].patches[1:-1]:
+        inside = (drawn > bar.get_x() + 1e-6) & (drawn < bar.get_x() + width - 1e-6)
+        assert bar.get_height() >= inside.sum()
 
 
 # The experiment.

@@ -416,6 +416,20 @@ def script(name):
     return module
 
 
+def recorded_rows(name): return pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/f'{name}.csv')
+
+
+def test_every_reported_step_was_trained_at_the_rate_that_another_seed_chose():
+    for name, case in (('staircase', ['step']), ('distortion_amounts', ['kind', 'amount'])):
+        rows = recorded_rows(name)
+        for of, report in rows[(rows.purpose == 'report') & (rows.epochs < 80)].groupby(case):
+            search = rows[(rows.purpose == 'search') & (rows[case].eq(list(of)).all(axis=1))].sort_values('lr')
+            best = search[search.valid_accuracy == search.valid_accuracy.max()].lr
+            assert report.lr.isin(best).all() and report.lr.nunique() == 1 and sorted(report.seed) == [0, 1, 2]
+            assert set(search.seed) == {3} and search.lr.iloc[-1] > report.lr.max()      # with a worse one above it
+            assert name == 'distortion_amounts' or search.lr.iloc[0] < report.lr.min()
+
+
 needs_all = pytest.mark.skipif(not SHARED.exists(), reason=f'needs all of MNIST, {SHARED.name} in ../shared/data')
 
 @needs_all
@@ -429,3 +443,17 @@ def test_the_recipe_reads_more_than_992_of_1000_test_images():
     accuracy = validate_epoch(net, BatchLoader(x_test, y_test, 1000))
     print(f'\nthe recipe of chapter 10: {accuracy:.4f} in {seconds:.0f} seconds')
     assert accuracy >= .992
+
+
+@needs_all
+@pytest.mark.parametrize('name', ['staircase', 'distortion_amounts'])
+def test_short_rows_come_out_again(name, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT/'benchmarks')
+    long, rows = script(name), recorded_rows(name)
+    x, t, x_valid, t_valid = split_valid(*load_mnist(mnist_path(SHARED), 'training'))
+    piles, steps = ((x, t), (x_valid, t_valid)), {step: settings for step, settings, _ in script('staircase').steps()}
+    for row in rows[rows.purpose == 'short'].itertuples():
+        what = (row.step, steps[row.step]) if name == 'staircase' else (row.kind, row.amount)
+        again = long.one_run(piles, 'short', *what, row.lr, row.seed, row.epochs)
+        assert again['images'] == row.images and again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
+        assert again['train_loss'] == pytest.approx(row.train_loss, abs=.01)

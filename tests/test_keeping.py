@@ -302,7 +302,8 @@ def begin_or_go_on(path, epochs=1, given=None):
 
 
 x, y = digits()
-g = torch.Generator()
+g, hidden = torch.Generator(), Counted(3)
+hidden._by = {1: g}
 @pytest.mark.parametrize('change, said', [
     (dict(run=dict(seed=1)), 'run.seed is 0 there and 1 here'), (dict(run=None), "run is {'seed': 0} there and None here"),
     (dict(model=nn.Sequential(nn.Linear(9, 6), nn.ReLU(), nn.Dropout(.2), nn.Linear(6, 3))), r"tensors.0.weight is 'torch.float32 \(5, 9\)'"),
@@ -318,18 +319,20 @@ g = torch.Generator()
     (dict(valid_dl=BatchLoader(x[:20].flip(0), y[:20], 16, shuffle=True)), 'valid_dl.x is'),
     (dict(opt=partial(SGD, lr=.1, momentum=.8)), r'options.0.momentum is 0.9 there and 0.8 here'),
     (dict(opt=partial(torch.optim.Adam, lr=.1)), "optimizer is 'SGD' there and 'Adam' here"),
-    (dict(opt=lambda params: SGD([dict(params=[p]) for p in params], .1, momentum=.9)), r'sizes.0 is 4 there and 1 here'),
+    (dict(opt=lambda params: SGD([dict(params=[p]) for p in params], .1, momentum=.9)), r'groups.0.1 is .* there and None here'),
     (dict(loss_func=partial(softmax_cross_entropy, smoothing=.2)), 'loss_func.smoothing is 0.1 there and 0.2 here'),
     (dict(loss_func=nn.CrossEntropyLoss()), 'loss_func.kind is'),
     (dict(loss_func=partial(more)), 'loss_func.func.kind is .*softmax_cross_entropy.* there and .*more'),
-    (dict(metrics=()), r'metrics is|metrics.0 is'), (dict(metrics=(thin,)), r'metrics.0.kind is .*batch_accuracy.*thin'),
+    (dict(metrics=()), r'metrics\[0\] is .*batch_accuracy.* there and None here'), (dict(metrics=(thin,)), r'metrics\[0\].kind is .*batch_accuracy.*thin'),
     (dict(schedule=None), 'schedule is'), (dict(schedule=one_cycle(.2, 8)), r'schedule.highest.0 is 0.1 there and 0.2 here'),
     (dict(schedule=one_cycle(.1, 16)), 'n_steps is 8 there and 16 here'), (dict(schedule=rate), 'schedule.kind is'),
     (dict(augment=None), 'augment is'), (dict(augment=by_hand(.6)), 'augment.factor is 0.5 there and 0.6 here'),
     (dict(augment=Noise(.1, None)), 'augment.kind is'),
-    (dict(hooks=[Counted(4)]), r'hooks.0.every is 3 there and 4 here'), (dict(hooks=[]), r'hooks.0.kind'),
+    (dict(hooks=[Counted(4)]), r'hooks\[0\].every is 3 there and 4 here'), (dict(hooks=[]), r'hooks\[0\].kind is .*Counted.*Checkpoint'),
     (dict(train_dl=BatchLoader(x, y, 16, shuffle=True, generator=g)), 'train_dl.generator is None there'),
-    (dict(generators=dict(noise=g)), r'has other sources of random numbers: hooks\[1\].generators.noise differ')])
+    (dict(generators=dict(noise=g)), r'hooks\[1\].generators is None there'),
+    (dict(hooks=[hidden]), r'has other sources of random numbers: hooks\[0\]._by.1 differ'),
+    (dict(opt=lambda params: SGD([*params][::-1], .1, momentum=.9)), r"groups.0.0 is '0.weight' there and '3.bias' here")])
 def test_what_differs_is_named_and_nothing_is_changed(tmp_path, change, said):
     begin_or_go_on(tmp_path/'run')
     kept, given = (tmp_path/'run').read_bytes(), base() | change
