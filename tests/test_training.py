@@ -637,7 +637,7 @@ def test_progress_in_a_terminal_is_a_bar_and_a_line_an_epoch():
 
 
 def test_progress_in_a_notebook_takes_itself_away():
-    import nbformat
+    nbformat = pytest.importorskip('nbformat', reason='needs the development tools, and not only the package')
     from nbclient import NotebookClient
     cut = 'def cut(run):\n    if run.step == 1: raise KeyboardInterrupt\nclass Cut(Hook): after_batch = lambda self, run: cut(run)\n' \
           'try: fit(net, dl, None, torch.optim.SGD(net.parameters(), .1), 2, hooks=Cut())\nexcept KeyboardInterrupt: print("cut")'
