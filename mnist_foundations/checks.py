@@ -2,9 +2,9 @@
 
 # %% auto #0
 __all__ = ['check_positive', 'check_share', 'check_count', 'as_tensor', 'check_axes', 'check_floating', 'check_rows',
-           'check_same_pixels', 'check_layer', 'check_images', 'as_labels', 'check_loader', 'is_sorted',
-           'warn_if_in_order', 'check_predictions', 'check_targets', 'class_indices', 'class_targets', 'check_step',
-           'check_trainable', 'check_gradients', 'weighted_mean', 'mean_loss', 'restored', 'evaluating']
+           'check_same_pixels', 'check_layer', 'check_convolution', 'check_images', 'as_labels', 'check_loader',
+           'is_sorted', 'warn_if_in_order', 'check_predictions', 'check_targets', 'class_indices', 'class_targets',
+           'check_step', 'check_trainable', 'check_gradients', 'weighted_mean', 'mean_loss', 'restored', 'evaluating']
 
 # %% ../nbs/appendix_checks.ipynb #a8d4ac5c
 import copy, math, warnings
@@ -39,10 +39,11 @@ def check_share(
 def check_count(
     name, # what the message calls the number
     value, # an integer
+    least=1, # the smallest that will do
 ):
-    "Raise `ValueError` unless `value` is a whole number, at least 1."
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f'{name} is {value!r}; expected a whole number, at least 1')
+    "Raise `ValueError` unless `value` is a whole number, large enough."
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ValueError(f'{name} is {value!r}; expected a whole number, at least {least}')
 
 # %% ../nbs/appendix_checks.ipynb #38669178
 def as_tensor(
@@ -114,6 +115,23 @@ def check_layer(
                          'expected (n,p) and (p,c)')
     if bias.shape not in ((1,), weights.shape[1:]):
         raise ValueError(f'{names[2]} has the shape {tuple(bias.shape)}; expected ({weights.shape[1]},)')
+
+# %% ../nbs/appendix_checks.ipynb #chkconv1
+def check_convolution(
+    xb, # (n, c, height, width) floating point images
+    weights, # (k, c, rows, columns) filters
+    bias=None, # (k,) a number for each filter, or None
+):
+    "Raise `TypeError` or `ValueError` unless the filters take as many channels as the images have."
+    for name, tensor in (('xb', xb), ('weights', weights)):
+        check_floating(name, tensor)
+        check_axes(name, tensor, 'n', 'c', 'h', 'w')
+    if xb.dtype != weights.dtype: raise TypeError(f'xb is {xb.dtype} and weights {weights.dtype}; expected one dtype')
+    if xb.shape[1] != weights.shape[1]:
+        raise ValueError(f'xb has the shape {tuple(xb.shape)} and weights {tuple(weights.shape)}; '
+                         f'expected filters for {xb.shape[1]} channels')
+    if bias is not None and bias.shape != weights.shape[:1]:
+        raise ValueError(f'bias has the shape {tuple(bias.shape)}; expected ({len(weights)},)')
 
 # %% ../nbs/appendix_checks.ipynb #8469c8f5
 def check_images(

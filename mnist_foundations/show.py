@@ -2,7 +2,7 @@
 
 # %% auto #0
 __all__ = ['Picture', 'blank_figure', 'short_number', 'show_pixels', 'show_digits', 'show_equation', 'show_network', 'show_bars',
-           'show_curves', 'show_spread', 'show_confusion', 'check_answer', 'Results', 'recorded']
+           'show_curves', 'show_spread', 'show_confusion', 'show_mistakes', 'check_answer', 'Results', 'recorded']
 
 # %% ../nbs/appendix_show.ipynb #5bdbb81a
 import io, math
@@ -42,7 +42,7 @@ def short_number(
     value, # a number
 ) -> str:
     "`value` with at most two decimals, or where these are zeros with one digit."
-    return f'{round(value, 2) or float(f"{value:.1g}"):g}'.replace('-', '−')
+    return f'{(round(value, 2) or float(f"{value:.1g}")) + 0:g}'.replace('-', '−')    # + 0 makes 0 of -0
 
 # %% ../nbs/appendix_show.ipynb #592776a1
 def show_pixels(
@@ -67,13 +67,14 @@ def show_pixels(
 
 # %% ../nbs/appendix_show.ipynb #f97171ee
 def show_digits(
-    images, # (n, 784) or (n, 28, 28) numbers
+    images, # (n, 784) or (n, height, width) numbers
     titles=None, # n labels, one above each image; None leaves them out
     ncols=10, # images a row, at most
     alt=None, # alt text; None writes one
 ) -> Picture:
     "Draw images in a grid on one common scale: greys, or blue to red around zero where some are negative."
-    images = torch.as_tensor(images).detach().cpu().float().reshape(-1, 28, 28).numpy()
+    images = torch.as_tensor(images).detach().cpu().float()
+    images = images.reshape(-1, *(images.shape[1:] if images.ndim == 3 else (28, 28))).numpy()
     ncols = min(ncols, len(images))
     nrows = math.ceil(len(images)/ncols)
     largest = abs(images).max()
@@ -87,7 +88,8 @@ def show_digits(
         if titles is not None: ax.set_title(str(titles[i]), fontsize=10)
     if signed: fig.colorbar(drawn, ax=axes, shrink=.8)
     shown = '' if titles is None else ': ' + ', '.join(map(str, titles))
-    return Picture(fig, alt or f'{len(images)} images of 28 by 28 pixels{shown}.')
+    height, width = images.shape[1:]
+    return Picture(fig, alt or f'{len(images)} images of {height} by {width} pixels{shown}.')
 
 # %% ../nbs/appendix_show.ipynb #d9662dfb
 def _draw_table(ax, table, rows, cols, left, top):
@@ -278,6 +280,23 @@ def show_confusion(
     ax.set(xticks=range(n_classes), yticks=range(n_classes), xlabel='answered', ylabel='true label')
     fig.colorbar(shown, label='share of the row (0 to 1)', shrink=.8)
     return Picture(fig, alt or f'Confusion matrix; {_worst_mistake(table)}.')
+
+# %% ../nbs/appendix_show.ipynb #shwmis02
+def show_mistakes(
+    images, # (n, 784) or (n, 28, 28) numbers, n at least 1
+    names, # n titles: label and answer
+    marked, # n booleans: is the label itself in doubt?
+    alt, # alt text: what there is to see
+) -> Picture:
+    "Draw misread images with their titles; where the label is in doubt, in red and with a question mark."
+    rows = math.ceil(len(images)/12)
+    fig = blank_figure(10.5, 1.06*rows)
+    axes = fig.subplots(rows, 12, squeeze=False)
+    for ax in axes.flat: ax.axis('off')
+    for ax, image, name, mark in zip(axes.flat, images.cpu().view(-1, 28, 28), names, marked):
+        ax.imshow(image, cmap='gray_r')
+        ax.set_title(name + ' ?'*mark, fontsize=9, color='#c03028' if mark else 'black')
+    return Picture(fig, alt)
 
 # %% ../nbs/appendix_show.ipynb #3515e5bf
 def _is_missing(answer):

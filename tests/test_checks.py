@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 
-from mnist_foundations.checks import (as_labels, as_tensor, check_axes, check_count, check_floating, check_gradients,
-                                      check_images, check_layer, check_loader, check_positive, check_predictions, check_rows,
+from mnist_foundations.checks import (as_labels, as_tensor, check_axes, check_convolution, check_count, check_floating,
+                                      check_gradients, check_images, check_layer, check_loader, check_positive, check_predictions, check_rows,
                                       check_same_pixels, check_share, check_step, check_targets, check_trainable,
                                       class_indices, evaluating, is_sorted, mean_loss, restored, warn_if_in_order,
                                       weighted_mean)
@@ -46,7 +46,11 @@ def test_shares_and_counts():
     for value in -1, nan, inf:
         with pytest.raises(ValueError, match='std is .*; expected 0 or more'): check_share('std', value, math.inf)
     for value in 0, -1, 2., 2.5, True, '3', None:
-        with pytest.raises(ValueError, match='n is .*; expected a whole number, at least 1'): check_count('n', value)
+        with pytest.raises(ValueError, match='n is .*; expected a whole number, at least 1$'): check_count('n', value)
+    for value in 0, np.int64(3): check_count('n', value, least=0)
+    for value in -1, False, .5, None:
+        with pytest.raises(ValueError, match='n is .*; expected a whole number, at least 0$'): check_count('n', value, least=0)
+    with pytest.raises(ValueError, match='n is 2; expected a whole number, at least 3'): check_count('n', 2, 3)
 
 
 # Tensors and their shapes
@@ -71,7 +75,16 @@ def test_shares_and_counts():
     (lambda: check_layer(zeros(2, 3), zeros(3), zeros(1)), ValueError, r'weights \(3,\); expected \(n,p\) and \(p,c\)'),
     (lambda: check_layer(zeros(2, 3), zeros(3, 2), zeros(2, 1)), ValueError, r'bias has the shape \(2, 1\); expected \(2,\)'),
     (lambda: check_layer(zeros(2, 3), zeros(3, 2), zeros(3), ('h', 'w', 'b')), ValueError, r'b has the shape \(3,\)'),
-    (lambda: check_layer(np.zeros((2, 3)), zeros(3, 2), zeros(2)), TypeError, 'xb is a ndarray; expected a tensor')])
+    (lambda: check_layer(np.zeros((2, 3)), zeros(3, 2), zeros(2)), TypeError, 'xb is a ndarray; expected a tensor'),
+    (lambda: check_convolution(zeros(2, 3, 5, 5), zeros(4, 2, 3, 3)), ValueError,
+     r'xb has the shape \(2, 3, 5, 5\) and weights \(4, 2, 3, 3\); expected filters for 3 channels'),
+    (lambda: check_convolution(zeros(3, 3, 5, 5), zeros(3, 2, 3, 3)), ValueError, 'expected filters for 3 channels'),
+    (lambda: check_convolution(zeros(3, 5, 5), zeros(4, 3, 3, 3)), ValueError, r'xb has the shape \(3, 5, 5\); expected \(n,c,h,w\)'),
+    (lambda: check_convolution(zeros(2, 3, 5, 5), zeros(3, 3, 3)), ValueError, r'weights has the shape \(3, 3, 3\); expected \(n,c,h,w\)'),
+    (lambda: check_convolution(zeros(2, 3, 5, 5), zeros(4, 3, 2, 2), zeros(3)), ValueError, r'bias has the shape \(3,\); expected \(4,\)'),
+    (lambda: check_convolution(zeros(2, 3, 5, 5), zeros(4, 3, 2, 2), zeros(4, 1)), ValueError, r'bias has the shape \(4, 1\)'),
+    (lambda: check_convolution(zeros(1, 1, 5, 5).byte(), zeros(1, 1, 2, 2)), TypeError, r'xb is torch.uint8; .* xb.float\(\)/255'),
+    (lambda: check_convolution(np.zeros((1, 1, 5, 5)), zeros(1, 1, 2, 2)), TypeError, 'xb is a ndarray; expected a tensor')])
 def test_shapes_and_kinds_that_are_refused(call, error, said):
     with pytest.raises(error, match=said): call()
 
@@ -80,6 +93,7 @@ def test_shapes_that_fit():
     check_axes('x', zeros(2, 3), 'n', 'p')
     check_same_pixels(zeros(5, 1, 784), zeros(10, 784))
     for bias in zeros(2), zeros(1): check_layer(zeros(0, 3), zeros(3, 2), bias)
+    for bias in None, zeros(4): check_convolution(zeros(0, 3, 5, 6), zeros(4, 3, 2, 7), bias)
 
 
 def test_arrays_and_lists_become_tensors_and_tensors_stay():

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 import mnist_foundations
 from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
-from mnist_foundations.distortion import Distort, affine_weights, basis_fields, distort_by, random_weights, train_well
+from mnist_foundations.distortion import (Distort, affine_weights, basis_fields, distort_by, random_weights, shifted,
+                                          train_well)
 from mnist_foundations.net import validate_epoch
 from mnist_foundations.optimizers import one_cycle
 from mnist_foundations.training import TwoLayerNet
@@ -57,6 +58,32 @@ def affine(n=1, **change):
 
 
 def moved(image, **change): return ink(distort_by(image, affine(**change), basis_fields()[:3]))
+
+
+# A shift by whole pixels.
+
+@pytest.mark.parametrize('right, down, row, column', [(0, 0, 10, 20), (1, 0, 10, 21), (-3, 0, 10, 17), (0, 1, 11, 20), (0, -2, 8, 20),
+                                                      (5, -4, 6, 25), (-20, 17, 27, 0)])
+def test_a_shift_to_the_right_and_down(right, down, row, column):
+    image = dot(10, 20)
+    assert ink(shifted(image, right, down)) == {(row, column): 1.} and ink(image) == {(10, 20): 1.}
+
+
+@pytest.mark.parametrize('right, down', [(3, 0), (-3, 0), (0, 2), (0, -2), (4, -5), (28, 0), (0, -28)])
+def test_a_shift_brings_in_paper_and_no_pixel_from_the_other_side(right, down):
+    x, _ = digits(3)
+    before, old, new = x.clone(), x.view(3, 28, 28) + 1, torch.zeros(3, 28, 28)
+    for r, c in product(range(28), range(28)):
+        if 0 <= r - down < 28 and 0 <= c - right < 28: new[:, r, c] = old[:, r - down, c - right]
+    found = shifted(x + 1, right, down)
+    assert found.shape == (3, 784) and torch.equal(found.view(3, 28, 28), new) and torch.equal(x, before)
+
+
+@on_each_device
+def test_a_shift_keeps_dtype_and_device_and_takes_no_image_and_one(device):
+    for n, dtype in product((0, 1, 2), (torch.float32, torch.float64, torch.uint8)):
+        found = shifted(torch.ones(n, 784, dtype=dtype, device=device), 1, 1)
+        assert (found.shape, found.dtype, found.device.type, found.sum().item()) == ((n, 784), dtype, device, n*27*27)
 
 
 # Which way is positive. The middle of the image lies between pixels, at row 13.5 and column 13.5.

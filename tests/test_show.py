@@ -90,6 +90,17 @@ def test_digits_go_row_by_row():
     assert x == [0, 1]*3
 
 
+@pytest.mark.parametrize('shape, height, width', [((2, 5, 3), 5, 3), ((1, 1, 9), 1, 9), ((2, 28, 28), 28, 28), ((3, 784), 28, 28),
+                                                  ((784,), 28, 28), ((2, 1, 28, 28), 28, 28)])
+def test_images_of_any_height_and_width(shape, height, width):
+    numbers = torch.arange(float(np.prod(shape))).reshape(shape)
+    picture = show_digits(numbers)
+    images = numbers.reshape(-1, height, width)
+    assert len(picture.fig.axes) == len(images)
+    for ax, image in zip(picture.fig.axes, images): assert np.array_equal(ax.images[0].get_array(), image)
+    assert picture.alt == f'{len(images)} images of {height} by {width} pixels.'
+
+
 # Equations and networks
 
 def test_equation_of_a_stretched_column_and_row():

@@ -28,7 +28,7 @@ def stale(result):
 if __name__ == '__main__':
     bench = '--bench' in sys.argv
     for script in sorted((ROOT/'benchmarks').glob('*.py')):
-        experiment, result = "'results'" in script.read_text(encoding='utf-8'), result_of(script)
+        experiment, result = ".csv'" in script.read_text(encoding='utf-8'), result_of(script)
         if experiment == bench: continue
         print(f'benchmarks/{script.name}', flush=True)
         if experiment and result.exists() and stale(result): result.unlink()

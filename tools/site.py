@@ -8,7 +8,8 @@ from series import NBS, ROOT, RUN, chapters
 from sphinx.cmd.build import main
 
 SITE, SOURCE, HTML = ROOT/'_site', RUN/'site', RUN/'html'
-parts = {'I Three stages': range(0, 4), 'II Where gradients come from': range(4, 7), 'III Training well': range(7, 11)}
+parts = {'I Three stages': range(0, 4), 'II Where gradients come from': range(4, 7), 'III Training well': range(7, 11),
+         'IV Beyond': range(11, 15)}
 
 
 def contents():
