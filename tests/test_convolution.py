@@ -189,7 +189,7 @@ def test_the_gradients_are_autograds(stride, padding, dtype, near, device):
 
 
 def test_gradients_of_images_that_do_not_fit_the_filters_are_refused():
-    with pytest.raises(ValueError, match='expected filters for'): conv2d_backward(torch.ones(1, 3, 2, 2), torch.ones(1, 1, 3, 3), torch.ones(2, 1, 2, 2))
+    with pytest.raises(ValueError, match='expected filters for'): conv2d_backward(torch.ones(1, 2, 2, 2), torch.ones(1, 3, 3, 3), torch.ones(2, 1, 2, 2))
 
 
 # Pooling.
