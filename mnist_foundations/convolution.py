@@ -78,9 +78,10 @@ def conv2d_backward(
     apart = grad.new_zeros(n, k, (height - 1)*stride + 1, (width - 1)*stride + 1)
     apart[:, :, ::stride, ::stride] = grad               # zeros where the window did not stop
     padded, (rows, cols) = F.pad(xb, [padding]*4), weights.shape[2:]
-    by_weights = conv2d(padded.transpose(0, 1), apart.transpose(0, 1)).transpose(0, 1)
+    swapped = padded.transpose(0, 1), apart.transpose(0, 1)       # so that sums run over the images
+    by_weights = conv2d(*swapped).transpose(0, 1)
     below, right = (whole - part for whole, part in zip(padded.shape[2:], apart.shape[2:]))
-    around = F.pad(apart, (cols - 1, right, rows - 1, below))
+    around = F.pad(apart, (cols - 1, right, rows - 1, below))    # with pixels that no window reached
     by_padded = conv2d(around, weights.flip(2, 3).transpose(0, 1))
     inside = [slice(padding, side - padding) for side in padded.shape[2:]]
     return by_padded[:, :, *inside], by_weights[:, :, :rows, :cols], grad.sum((0, 2, 3))
@@ -144,7 +145,7 @@ def train_conv(
     augment=Distort(), # function from (n, 784) images to the same, for the training batches; or None
     checkpoint=None, # file to write after each epoch, and to go on from if it is there
 ): # the `SmallConvNet`, on the device of x, and the `History`
-    "Train the small net as chapter 11 found best. Seeds torch's random numbers; raises as `fit` does."
+    "Train the small net by the recipe of chapter 11. Seeds torch's random numbers; raises as `fit` does."
     torch.manual_seed(seed)
     net = SmallConvNet(widths, y.shape[1] if y.ndim == 2 else 10, x.device)
     dl = BatchLoader(x, y, 128, shuffle=True)
