@@ -289,11 +289,11 @@ def show_mistakes(
     alt, # alt text: what there is to see
 ) -> Picture:
     "Draw misread images with their titles; where the label is in doubt, in red and with a question mark."
-    rows = math.ceil(len(images)/12)
+    images, rows = images.cpu().view(-1, 28, 28).numpy(), math.ceil(len(images)/12)
     fig = blank_figure(10.5, 1.06*rows)
     axes = fig.subplots(rows, 12, squeeze=False)
     for ax in axes.flat: ax.axis('off')
-    for ax, image, name, mark in zip(axes.flat, images.cpu().view(-1, 28, 28), names, marked):
+    for ax, image, name, mark in zip(axes.flat, images, names, marked):
         ax.imshow(image, cmap='gray_r')
         ax.set_title(name + ' ?'*mark, fontsize=9, color='#c03028' if mark else 'black')
     return Picture(fig, alt)

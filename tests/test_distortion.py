@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 import mnist_foundations
 from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
-from mnist_foundations.distortion import (Distort, affine_weights, basis_fields, distort_by, random_weights, shifted,
-                                          train_well)
+from mnist_foundations.distortion import (Distort, affine_weights, basis_fields, distort_by, doubtful_labels, image_numbers,
+                                          random_weights, shifted, train_well)
 from mnist_foundations.net import validate_epoch
 from mnist_foundations.optimizers import one_cycle
 from mnist_foundations.training import TwoLayerNet
@@ -431,6 +431,28 @@ def test_dropout_drops():
     x, y = digits(100)
     plain, dropped = (train_well(x, y, 1, hidden=5, augment=None, dropout=p)[0] for p in (0., .5))
     assert dropped.config['dropout'] == .5 and not torch.equal(parameters(plain), parameters(dropped))
+
+
+# The test images by their numbers.
+
+def fake(folder, names):
+    "A folder of test images, empty files, by digit."
+    for digit in range(10): (folder/'testing'/str(digit)).mkdir(parents=True)
+    for digit, name in names: (folder/'testing'/str(digit)/f'{name}.png').touch()
+    return folder
+
+
+def test_test_images_are_numbered_by_their_names(tmp_path):
+    path = fake(tmp_path, [(0, '10'), (0, '7'), (3, '60003'), (3, 'three'), (9, '00012')])
+    assert image_numbers(path) == [10, 7, 3, -1, 12]                     # by digit, then by name
+    assert not doubtful_labels(path).any() and len(doubtful_labels(path)) == 5
+
+
+def test_fifteen_labels_of_the_whole_test_set_are_in_doubt(tmp_path):
+    path = fake(tmp_path, [(number % 10, number) for number in range(10_000)])
+    in_doubt, numbers = doubtful_labels(path), image_numbers(path)
+    doubted = sorted(number for number, doubt in zip(numbers, in_doubt) if doubt)
+    assert doubted == [947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729]
 
 
 # The long experiments.

@@ -10,8 +10,8 @@ from PIL import Image
 
 from mnist_foundations import show
 from mnist_foundations.show import (Picture, Results, blank_figure, check_answer, recorded, short_number, show_bars,
-                                    show_confusion, show_curves, show_digits, show_equation, show_network, show_pixels,
-                                    show_spread)
+                                    show_confusion, show_curves, show_digits, show_equation, show_mistakes, show_network,
+                                    show_pixels, show_spread)
 from no_float64 import there
 
 nan, inf = float('nan'), float('inf')
@@ -287,3 +287,11 @@ def test_recorded_says_what_was_run(tmp_path, monkeypatch, capsys):
 def test_every_committed_result_can_be_read(capsys):
     for file in (Path(show.__file__).parent/'results').glob('*.csv'):
         assert len(recorded(file.stem)) and f'benchmarks/{file.stem}.py' in capsys.readouterr().out
+
+
+def test_mistakes_have_their_titles_and_the_doubtful_are_red():
+    picture = show_mistakes(torch.rand(13, 784), [f'{i} → 0' for i in range(13)], [False, True]*6 + [False], 'Thirteen mistakes.')
+    axes = picture.fig.axes
+    assert len(axes) == 24 and picture.alt == 'Thirteen mistakes.'
+    assert [ax.get_title() for ax in axes[:3]] == ['0 → 0', '1 → 0 ?', '2 → 0'] and axes[12].get_title() == '12 → 0'
+    assert [ax.title.get_color() for ax in axes[:2]] == ['black', '#c03028'] and len(axes[12].images) == 1 and not axes[13].images
