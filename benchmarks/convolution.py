@@ -14,8 +14,8 @@ killed script goes on. Which rows there are:
     wide     the recipe with three times as many channels: seed 0, 10 epochs
     short    a single epoch, for the test that runs a row again
 
-search, report and long train on five sixths of the training images and are measured on the last sixth, the validation images, with
-one thread. The others are measured on the test images, which are opened once all choices are there, and use two threads;
+search, report and long train on five sixths of the training images and are measured on the last sixth, the validation
+images, with one thread. The others are measured on the test images, which are opened once all choices are there, and use two threads;
 `misread` lists those that were misread, as number:answer, numbered as in MNIST's original file. Needs all of MNIST.
 """
 import argparse
@@ -37,7 +37,7 @@ from mnist_foundations.optimizers import SGD, one_cycle
 from mnist_foundations.training import History, TwoLayerNet, fit, predict
 
 FILE = Path(mnist_foundations.__file__).parent/'results'/'convolution.csv'
-NETS = Path('_run')/'convolution'                     # checkpoints of the nets that vote
+NETS = Path(__file__).resolve().parent.parent/'_run'/'convolution'         # checkpoints of the nets that vote
 
 def without_norm():
     "The small net with a bias for each channel, and no normalisation."
@@ -141,6 +141,7 @@ def main():
     torch.set_num_threads(2)
     piles, order = ((x, y), load_mnist(path, 'testing')), image_numbers(path)
     NETS.mkdir(parents=True, exist_ok=True)
+
     def on_test(purpose, change, lr, seed, epochs, checkpoint=None):
         "The probabilities on the test images; the row is written if it isn't there."
         wanted = dict(purpose=purpose, change=change, lr=lr, seed=seed, epochs=epochs)

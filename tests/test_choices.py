@@ -1,18 +1,12 @@
-import importlib.util
 import math
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
 
-import mnist_foundations
+from long_experiments import check_again, needs_all, piles, recorded_rows, script
 from mnist_foundations.choices import accuracy_interval, best_of_many, mcnemar, show_intervals
-from mnist_foundations.data import load_mnist, mnist_path, one_hot, split_valid
-
-ROOT = Path(__file__).parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
+from mnist_foundations.data import one_hot
 
 wrong_answers = ['my_p_values = [11/1024, 1/1024]', 'my_two = [20_000, 2.]',
                  'def my_p(only_a, only_b): return 2**-abs(only_a - only_b)',
@@ -122,22 +116,15 @@ def test_intervals_are_drawn_where_they_are():
 
 # The long experiment.
 
+@needs_all
 def test_a_short_row_of_the_losses_comes_out_again():
-    if not SHARED.exists(): pytest.skip(f'needs all of MNIST, {SHARED.name} in ../shared/data')
-    rows = pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/'losses.csv')
-    row = rows[(rows.purpose == 'short') & (rows.loss == 'squared error, softmax')].iloc[0]
-    spec = importlib.util.spec_from_file_location('losses', ROOT/'benchmarks'/'losses.py')
-    losses = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(losses)
-    x, y = load_mnist(mnist_path(SHARED), 'training')
-    x, t, x_valid, t_valid = split_valid(x, one_hot(y))
-    again = losses.one_run(((x, t), (x_valid, t_valid)), 'short', row.loss, row.lr, int(row.seed), int(row.epochs))
-    assert again['images'] == row.images and again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
-    assert again['train_loss'] == pytest.approx(row.train_loss, abs=.005)
+    row = recorded_rows('losses').query("purpose == 'short' and loss == 'squared error, softmax'").iloc[0]
+    split = [(x, one_hot(y)) for x, y in piles()]
+    check_again(script('losses').one_run(split, 'short', row.loss, row.lr, int(row.seed), int(row.epochs)), row)
 
 
 def test_every_reported_loss_was_trained_at_the_rate_that_other_seeds_chose():
-    rows = pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/'losses.csv')
+    rows = recorded_rows('losses')
     for loss, report in rows[rows.purpose == 'report'].groupby('loss'):
         choose = rows[(rows.purpose == 'choose') & (rows.loss == loss)]
         best = choose.sort_values('valid_accuracy').lr.iloc[-1]

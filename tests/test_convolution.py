@@ -1,19 +1,17 @@
 "Chapter 11: windows worked by hand, both directions beside PyTorch's, the two nets, the recipe, and what a net looks at."
-import copy, importlib.util, os, pickle, time
+import copy, pickle, time
 from itertools import product
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 from torch.testing import assert_close
 
-import mnist_foundations
+from long_experiments import SHARED, check_again, needs_all, piles, recorded_rows, script, takes_minutes
 from mnist_foundations.convolution import (LeNet5, SmallConvNet, as_images, conv2d, conv2d_backward, conv_size, max_pool,
                                            occlusion, receptive_field, train_conv)
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
+from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
 from mnist_foundations.deep import BatchNorm
 from mnist_foundations.distortion import Distort
 from mnist_foundations.keeping import load_model, save_model
@@ -21,8 +19,6 @@ from mnist_foundations.net import validate_epoch
 from mnist_foundations.optimizers import one_cycle
 from mnist_foundations.training import fit
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 RECIPE = dict(epochs=20, lr=.1, widths=(16, 32, 64), batch_size=128, momentum=.9, weight_decay=5e-4)
@@ -603,17 +599,6 @@ def test_a_square_without_a_middle_is_refused():
 
 # The long experiments.
 
-def script(name):
-    "benchmarks/NAME.py as a module."
-    spec = importlib.util.spec_from_file_location(name, ROOT/'benchmarks'/f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def recorded_rows(name): return pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/f'{name}.csv')
-
-
 def test_every_reported_change_was_trained_at_the_rate_that_another_seed_chose():
     rows = recorded_rows('convolution')
     for reported, searched, case in (('report', 'search', {0, 1, 2}), ('final', 'long', {0, 1, 2})):
@@ -631,10 +616,8 @@ def test_the_recipe_is_the_one_that_was_recorded():
     for run in final.itertuples(): assert run.test_accuracy == pytest.approx(1 - len(run.misread.split())/10_000)
 
 
-needs_all = pytest.mark.skipif(not SHARED.exists(), reason=f'needs all of MNIST, {SHARED.name} in ../shared/data')
-
 @needs_all
-@pytest.mark.skipif('RECIPE' not in os.environ, reason='takes minutes, and runs in CI: RECIPE=1')
+@takes_minutes
 def test_the_recipe_reads_more_than_994_of_1000_test_images():
     (x, y), (x_test, y_test) = (load_mnist(mnist_path(SHARED), split) for split in ('training', 'testing'))
     began = time.perf_counter()
@@ -647,9 +630,6 @@ def test_the_recipe_reads_more_than_994_of_1000_test_images():
 
 @needs_all
 def test_short_rows_come_out_again():
-    long, rows = script('convolution'), recorded_rows('convolution')
-    x, t, x_valid, t_valid = split_valid(*load_mnist(mnist_path(SHARED), 'training'))
-    for row in rows[rows.purpose == 'short'].itertuples():
-        again, _ = long.one_run(((x, t), (x_valid, t_valid)), 'short', row.change, row.lr, row.seed, row.epochs)
-        assert again['images'] == row.images and again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
-        assert again['train_loss'] == pytest.approx(row.train_loss, abs=.02)
+    split = piles()
+    for row in recorded_rows('convolution').query("purpose == 'short'").itertuples():
+        check_again(script('convolution').one_run(split, 'short', row.change, row.lr, row.seed, row.epochs)[0], row)

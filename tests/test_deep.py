@@ -1,21 +1,17 @@
 "Chapter 06: normalisation, deep nets and what looks into them, by hand and against PyTorch."
-import importlib.util, math
-from pathlib import Path
+import math
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn, tensor
 from torch.testing import assert_close
 
-import mnist_foundations
+from long_experiments import needs_all, piles, recorded_rows, script
 from mnist_foundations.deep import BatchNorm, DeepNet, dead_share, layer_signals, show_signals, update_ratios
 from mnist_foundations.linear import train_epoch
 from mnist_foundations.net import softmax_cross_entropy, validate_epoch
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, split_valid
+from mnist_foundations.data import BatchLoader
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 
@@ -206,27 +202,17 @@ def test_histograms_have_a_row_a_signal_and_their_names():
 
 # The experiment.
 
-def _script():
-    spec = importlib.util.spec_from_file_location('deep_script', ROOT/'benchmarks'/'deep.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_recorded_runs_are_complete_and_rates_come_from_another_seed():
-    script = _script()
-    rows = pd.read_csv(script.FILE)
+    deep, rows = script('deep'), recorded_rows('deep')
     report = rows[rows.purpose == 'report']
     assert set(report.seed) == {0, 1, 2} and not set(report.seed) & set(rows[rows.purpose == 'search'].seed)
-    assert len(report) == 3*len(script.NETS) and len(rows[rows.purpose == 'search']) == len(script.RATES)*len(script.NETS)
-    assert report.groupby('net').lr.first().to_dict() == script.best_rates(rows)
+    assert len(report) == 3*len(deep.NETS) and len(rows[rows.purpose == 'search']) == len(deep.RATES)*len(deep.NETS)
+    assert report.groupby('net').lr.first().to_dict() == deep.best_rates(rows)
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason='needs all of MNIST')
+@needs_all
 def test_a_recorded_row_comes_out_again():
-    script = _script()
-    rows = pd.read_csv(script.FILE).query('purpose == "short"')
-    x, y, x_valid, y_valid = split_valid(*load_mnist(mnist_path('full'), 'training'))
-    for row in rows.itertuples():
-        again = script.one_run(((x, y), (x_valid, y_valid)), 'short', row.net, row.lr, row.seed, row.epochs)
+    split = piles()
+    for row in recorded_rows('deep').query("purpose == 'short'").itertuples():
+        again = script('deep').one_run(split, 'short', row.net, row.lr, row.seed, row.epochs)
         assert again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.01)

@@ -1,25 +1,21 @@
 "Chapter 10: places and pixels worked by hand, which way is positive, spreads, the recipe beside PyTorch's own loop."
-import importlib.util, math, os, time
+import math, time
 from itertools import product
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 from torch.testing import assert_close
 
-import mnist_foundations
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
+from long_experiments import SHARED, check_again, needs_all, piles, recorded_rows, script, takes_minutes
+from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot
 from mnist_foundations.distortion import (Distort, affine_weights, basis_fields, distort_by, doubtful_labels, image_numbers,
                                           random_weights, shifted, train_well)
 from mnist_foundations.net import validate_epoch
 from mnist_foundations.optimizers import one_cycle
 from mnist_foundations.training import TwoLayerNet
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 NONE = dict(degrees=0, scale=0, shear=0, shift=0, elastic=0)
@@ -457,17 +453,6 @@ def test_fifteen_labels_of_the_whole_test_set_are_in_doubt(tmp_path):
 
 # The long experiments.
 
-def script(name):
-    "benchmarks/NAME.py as a module."
-    spec = importlib.util.spec_from_file_location(name, ROOT/'benchmarks'/f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def recorded_rows(name): return pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/f'{name}.csv')
-
-
 def test_every_reported_step_was_trained_at_the_rate_that_another_seed_chose():
     for name, case in (('staircase', ['step']), ('distortion_amounts', ['kind', 'amount'])):
         rows = recorded_rows(name)
@@ -479,10 +464,8 @@ def test_every_reported_step_was_trained_at_the_rate_that_another_seed_chose():
             assert name == 'distortion_amounts' or search.lr.iloc[0] < report.lr.min()
 
 
-needs_all = pytest.mark.skipif(not SHARED.exists(), reason=f'needs all of MNIST, {SHARED.name} in ../shared/data')
-
 @needs_all
-@pytest.mark.skipif('RECIPE' not in os.environ, reason='takes minutes, and runs in CI: RECIPE=1')
+@takes_minutes
 def test_the_recipe_reads_more_than_992_of_1000_test_images():
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     (x, y), (x_test, y_test) = (load_mnist(mnist_path(SHARED), split, device=device) for split in ('training', 'testing'))
@@ -496,13 +479,8 @@ def test_the_recipe_reads_more_than_992_of_1000_test_images():
 
 @needs_all
 @pytest.mark.parametrize('name', ['staircase', 'distortion_amounts'])
-def test_short_rows_come_out_again(name, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT/'benchmarks')
-    long, rows = script(name), recorded_rows(name)
-    x, t, x_valid, t_valid = split_valid(*load_mnist(mnist_path(SHARED), 'training'))
-    piles, steps = ((x, t), (x_valid, t_valid)), {step: settings for step, settings, _ in script('staircase').steps()}
-    for row in rows[rows.purpose == 'short'].itertuples():
+def test_short_rows_come_out_again(name):
+    split, steps = piles(), {step: settings for step, settings, _ in script('staircase').steps()}
+    for row in recorded_rows(name).query("purpose == 'short'").itertuples():
         what = (row.step, steps[row.step]) if name == 'staircase' else (row.kind, row.amount)
-        again = long.one_run(piles, 'short', *what, row.lr, row.seed, row.epochs)
-        assert again['images'] == row.images and again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
-        assert again['train_loss'] == pytest.approx(row.train_loss, abs=.01)
+        check_again(script(name).one_run(split, 'short', *what, row.lr, row.seed, row.epochs), row)

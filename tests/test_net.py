@@ -1,22 +1,18 @@
 "Chapter 03: the net, its accuracy and its loss against numbers worked by hand and against PyTorch; bad input; the grid."
-import importlib.util, math, subprocess, sys
-from pathlib import Path
+import math, subprocess, sys
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 from torch.testing import assert_close
 
-import mnist_foundations
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, one_hot, split_valid
+from long_experiments import check_again, needs_all, piles, recorded_rows, script
+from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import init_params, mnist_loss, train_epoch
 from mnist_foundations.net import batch_accuracy, simple_net, softmax_cross_entropy, validate_epoch
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 
@@ -296,14 +292,6 @@ def test_smoothing_outside_0_to_1(smoothing):
 
 # Starts, and the grid that compares them.
 
-def script(name):
-    "benchmarks/NAME.py as a module."
-    spec = importlib.util.spec_from_file_location(name, ROOT/'benchmarks'/f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize('start, stds', [('std 1', (1, 1, 1, 1)), ('scaled', (.0505, 0, .0632, 0))])   # √(2/784), √(2/500)
 def test_the_spread_of_each_start(start, stds):
     params = script('grid').start_params(start, seed=0)
@@ -321,15 +309,11 @@ def test_two_over_the_inputs_keeps_the_mean_square_and_one_over_them_halves_it_i
     assert z.relu().square().mean().item()/before == pytest.approx(expected, rel=.2)
 
 
+@needs_all
 def test_a_short_row_of_the_grid_comes_out_again():
-    if not SHARED.exists(): pytest.skip(f'needs all of MNIST, {SHARED.name} in ../shared/data')
-    rows = pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/'grid.csv')
-    row = rows[(rows.purpose == 'short') & (rows.loss == 'softmax cross-entropy')].iloc[0]
-    x, y = load_mnist(mnist_path(SHARED), 'training')
-    x, t, x_valid, t_valid = split_valid(x, one_hot(y))
-    again = script('grid').one_run(((x, t), (x_valid, t_valid)), 'short', row.loss, row.start, row.lr, int(row.seed), int(row.epochs))
-    assert again['images'] == row.images and again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
-    assert again['train_loss'] == pytest.approx(row.train_loss, abs=.005)
+    row = recorded_rows('grid').query("purpose == 'short' and loss == 'softmax cross-entropy'").iloc[0]
+    split = [(x, one_hot(y)) for x, y in piles()]
+    check_again(script('grid').one_run(split, 'short', row.loss, row.start, row.lr, int(row.seed), int(row.epochs)), row)
 
 
 # With others' loaders and loops.

@@ -1,19 +1,15 @@
 "Chapter 08: steps worked by hand and against PyTorch's, states that move between the two, the rate test, one cycle."
-import copy, importlib.util, math
+import copy, math
 from functools import partial
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import nn, tensor
 
-import mnist_foundations
-from mnist_foundations.data import BatchLoader, load_mnist, mnist_path, split_valid
+from long_experiments import needs_all, piles, recorded_rows, script
+from mnist_foundations.data import BatchLoader
 from mnist_foundations.optimizers import SGD, Adam, RateTest, lr_find, one_cycle
 
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent/'shared'/'data'/'mnist_png.tgz'
 devices = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU'))]
 on_each_device = pytest.mark.parametrize('device', devices)
 
@@ -431,14 +427,10 @@ def test_cycles_that_make_no_sense(make, said):
 
 # The searches.
 
+@needs_all
 def test_a_short_row_of_the_searches_comes_out_again():
-    if not SHARED.exists(): pytest.skip(f'needs all of MNIST, {SHARED.name} in ../shared/data')
-    spec = importlib.util.spec_from_file_location('searches', ROOT/'benchmarks'/'optimizers.py')
-    searches = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(searches)
-    row = pd.read_csv(Path(mnist_foundations.__file__).parent/'results'/'optimizers.csv').query("purpose == 'short'").iloc[0]
-    x, y, *valid = split_valid(*load_mnist(mnist_path(SHARED), 'training'))
-    again = searches.one_run(((x, y), valid), 'short', row.optimizer, row.schedule, row.rule, row.lr, row.weight_decay,
-                             int(row.seed), int(row.images), int(row.epochs))
+    row = recorded_rows('optimizers').query("purpose == 'short'").iloc[0]
+    again = script('optimizers').one_run(piles(), 'short', row.optimizer, row.schedule, row.rule, row.lr, row.weight_decay,
+                                         int(row.seed), int(row.images), int(row.epochs))
     assert again['valid_accuracy'] == pytest.approx(row.valid_accuracy, abs=.005)
     assert again['valid_loss'] == pytest.approx(row.valid_loss, abs=.02)
