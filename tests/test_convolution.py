@@ -629,7 +629,19 @@ def test_the_recipe_reads_more_than_994_of_1000_test_images():
 
 
 @needs_all
-def test_short_rows_come_out_again():
-    split = piles()
-    for row in recorded_rows('convolution').query("purpose == 'short'").itertuples():
-        check_again(script('convolution').one_run(split, 'short', row.change, row.lr, row.seed, row.epochs)[0], row)
+@pytest.mark.parametrize('name', ['convolution', 'race'])
+def test_short_rows_come_out_again(name):
+    split, one_run = piles(), script(name).one_run
+    for row in recorded_rows(name).query("purpose == 'short'").itertuples():
+        if name == 'convolution': again, _ = one_run(split, 'short', row.change, row.lr, row.seed, row.epochs)
+        else: again = one_run(split, 'short', row.net, row.epochs, row.lr, row.distortion, row.seed, row.dtype)
+        check_again(again, row)
+
+
+def test_each_net_races_with_settings_that_were_searched_for():
+    rows, setting = recorded_rows('race'), ['net', 'epochs', 'lr', 'distortion']
+    searched, raced = rows[rows.purpose == 'search'], rows[rows.purpose == 'race']
+    for of, runs in raced.groupby(setting):
+        found = searched[searched[setting].eq(list(of)).all(axis=1)]
+        assert sorted(runs.seed) == [0, 1, 2, 3, 4] and set(found.seed) == {3, 4, 5} and set(runs.images) == {60_000}
+        assert found.valid_accuracy.median() >= .98 and runs.test_accuracy.notna().all() and found.test_accuracy.isna().all()
