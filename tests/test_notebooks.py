@@ -63,6 +63,8 @@ def test_committed_executed_clean_and_described(path):
     assert path.stat().st_size < 2**20
     assert nb.metadata.kernelspec.name == 'python3'        # without it JupyterLab opens a dialog
     assert any(cell.outputs for cell in code_of(nb))
+    silent = [cell.id for cell in code_of(nb) if re.search(r'^print\(', cell.source, re.M) and not cell.outputs]
+    assert not silent, f'these print and have no output: {silent}'
     for cell in code_of(nb):
         assert len(cell.source.splitlines()) <= 25, cell.source
         for out in cell.outputs:
