@@ -23,6 +23,10 @@ lab: $(READY) ## open JupyterLab on a copy of the notebooks in my_notebooks/, wh
 	@for f in nbs/[0-9a]*.ipynb; do [ -e my_notebooks/$${f##*/} ] || cp $$f my_notebooks/; done
 	$(BIN)/jupyter lab my_notebooks/00_data.ipynb
 
+draw: $(READY) ## open the page on which you draw a digit and four nets read it
+	@mkdir -p _run
+	@$(BIN)/python -c "from mnist_foundations.drawing import open_page; open_page('_run/draw.html')"
+
 site: .venv/site ## build the web site in _site/ from the notebooks as they are committed
 	$(BIN)/python tools/site.py
 
@@ -57,4 +61,4 @@ $(READY): constraints.txt settings.ini setup.py pyproject.toml
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[site]'
 	@touch $@
 
-.PHONY: help run all test lab site experiments bench write sync clean
+.PHONY: help run all test lab draw site experiments bench write sync clean

@@ -17,8 +17,8 @@ setup(
     license='Apache-2.0',
     keywords=cfg['keywords'].split(),
     packages=[cfg['lib_name']],
-    package_data={cfg['lib_name']: ['results/*.csv', 'weights/*']},
+    package_data={cfg['lib_name']: ['results/*.csv', 'weights/*', 'web/*']},
     python_requires='>=' + cfg['min_python'],
     install_requires=cfg['requirements'].split(),
-    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'site', 'browser')},
+    extras_require={extra: cfg[f'{extra}_requirements'].split() for extra in ('dev', 'site', 'browser', 'onnx')},
 )

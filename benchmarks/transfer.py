@@ -6,6 +6,7 @@ Writes mnist_foundations/results/transfer.csv, a row a run, after each run; what
 killed script goes on. Two cases: `other hands`, nets of MNIST's ten digits and the digits of scikit-learn's load_digits,
 prepared by `as_mnist`; and `5 to 9`, nets of MNIST's 0 to 4, with a new last layer for 5 to 9. Which rows there are:
 
+    before   `other hands` without any labels, prepared in four ways, all of them: nets of the seeds 0 to 4
     choose   1, 5, 10 and 50 labels a digit, each method at rates that double, until the best one has a worse one on each side:
              draws of labels with seeds 5, 6 and 7, nets of the same seeds
     report   at the rate that was best there: draws and nets 0 to 4
@@ -24,6 +25,7 @@ from time import perf_counter
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
 import mnist_foundations
@@ -32,7 +34,7 @@ from mnist_foundations.data import load_mnist, mnist_path, split_valid
 from mnist_foundations.files import write_whole
 from mnist_foundations.keeping import load_model, save_model
 from mnist_foundations.training import predict
-from mnist_foundations.transfer import as_mnist, fine_tune, with_new_last_layer
+from mnist_foundations.transfer import as_mnist, cut_to_ink, fine_tune, fit_in_box, with_new_last_layer
 
 FILE = Path(mnist_foundations.__file__).parent/'results'/'transfer.csv'
 NETS = Path(__file__).resolve().parent.parent/'_run'/'transfer'
@@ -59,15 +61,34 @@ def five_to_nine(train, valid):
 
 def base_net(case, seed, train):
     "The net to start from, trained once and kept."
-    file, classes = NETS/f'{case} {seed}.safetensors', 10 if case == 'other hands' else 5
+    file = NETS/f'{case} {seed}.safetensors'
     if not file.exists():
         x, y = train
-        if classes == 5: x, y = x[y < 5], y[y < 5]
+        if case == '5 to 9': x, y = x[y < 5], y[y < 5]
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(seed)
         with redirect_stderr(StringIO()): net, _ = train_conv(x, y, epochs=4, seed=seed)
         save_model(net, file)
-    return load_model(file, SmallConvNet(n_classes=classes))
+    return load_model(file, SmallConvNet())
+
+def stretched(image): return F.interpolate(image[None, None], size=(28, 28), mode='bilinear')[0, 0]
+
+def in_the_middle(image):
+    "The box of the ink in the middle of the frame."
+    top, left = ((28 - side)//2 for side in image.shape)
+    return F.pad(image, (left, 28 - image.shape[1] - left, top, 28 - image.shape[0] - top))
+
+STEPS = {'stretched': stretched, 'cut, stretched': lambda image: stretched(cut_to_ink(image)),
+         'cut, 20 pixels': lambda image: in_the_middle(fit_in_box(cut_to_ink(image))), 'and centred': as_mnist}
+
+def before(step, seed, train):
+    "What a net reads of all of load_digits, prepared by that step and those before it; as a row."
+    digits, began = load_digits(), perf_counter()
+    x = torch.stack([STEPS[step](image) for image in torch.from_numpy(digits.images).float()/16]).view(-1, 784)
+    answers = predict(base_net('other hands', seed, train), x).argmax(1)
+    return dict(purpose='before', case='other hands', method=step, labels=0, lr=None, seed=seed, images=len(x),
+                accuracy=(answers == torch.from_numpy(digits.target)).float().mean().item(), version=mnist_foundations.__version__,
+                threads=torch.get_num_threads(), seconds=round(perf_counter() - began, 2))
 
 def drawn(y, n, seed):
     "Places of n labels of each class, and which of all are left."
@@ -105,14 +126,16 @@ def main():
     if only: return print(pd.DataFrame([one_run('other hands', *cases['other hands'][1], 'last layer', 10, .02, 0, train, 'short')]).to_string())
     kept = pd.read_csv(FILE).to_dict('records') if FILE.exists() else []
 
+    def there(**wanted): return next((row for row in kept if all(row[k] == v for k, v in wanted.items())), None)
+
+    def keep(row):
+        kept.append(row)
+        write_whole(FILE, pd.DataFrame(kept).to_csv(index=False).encode())
+        return row
+
     def run(purpose, case, method, labels, lr, seed):
-        wanted = dict(purpose=purpose, case=case, method=method, labels=labels, lr=lr, seed=seed)
-        row = next((row for row in kept if all(row[k] == v for k, v in wanted.items())), None)
-        if row is None:
-            row = one_run(case, *cases[case][purpose == 'report'], method, labels, lr, seed, train, purpose)
-            kept.append(row)
-            write_whole(FILE, pd.DataFrame(kept).to_csv(index=False).encode())
-        return row['accuracy']
+        row = there(purpose=purpose, case=case, method=method, labels=labels, lr=lr, seed=seed)
+        return (row or keep(one_run(case, *cases[case][purpose == 'report'], method, labels, lr, seed, train, purpose)))['accuracy']
 
     def mean(case, method, labels, lr): return sum(run('choose', case, method, labels, lr, seed) for seed in CHOOSE)/len(CHOOSE)
 
@@ -125,6 +148,8 @@ def main():
             if not missing: return lr, found[lr]
             found[missing[0]] = mean(case, method, labels, missing[0])
 
+    for step in STEPS:
+        for seed in REPORT: there(purpose='before', method=step, seed=seed) or keep(before(step, seed, train))
     for case in cases:
         for labels in LABELS:
             rates = {method: best(case, method, labels) for method in (METHODS if case == 'other hands' else METHODS | RANDOM)}

@@ -170,18 +170,18 @@ def _find_dark(grey, on_table):
     ink, noise = ink_of(grey)
     if ink.max() < .05: return None, blank
     level = ink[ink > _separating(ink)].quantile(.8).item()            # of the ink
-    if level < max(.2, 12*noise): return None, blank
-    pieces = _usable(pieces_of((ink > max(.4*level, 2*noise)).numpy()), grey.shape)
+    pieces = _usable(pieces_of((ink > max(.4*level, 2*noise)).numpy()), grey.shape) if level > .2 else []
     if not pieces: return None, blank
-    main = pieces[0]
+    main, large = pieces[0], [piece for piece in pieces if piece.area >= .1*pieces[0].area]
+    many = f'there are {len(large)} marks; expected one digit' if len(large) > 6 else ''
+    if level < 12*noise: return None, many if level > .3 and many else blank
     if on_table and is_sheet(main):
         return find_digit(grey[tuple(slice(s.start + round(.06*(s.stop - s.start)),
                                            s.stop - round(.06*(s.stop - s.start))) for s in main.box)], False)
     if _is_soft(ink, main, level): return None, blank
-    group, large = belong(main, pieces), [piece for piece in pieces if piece.area >= .1*main.area]
+    group = belong(main, pieces)
     others = sum(len(p.pixels) > .4*main.size and not any(p is q for q in group) for p in large)
-    problem = (f'there are {len(large)} marks; expected one digit' if len(large) > 6 else
-               f'there are {others + 1} digits or more; expected one' if others else '')
+    problem = many or (f'there are {others + 1} digits or more; expected one' if others else '')
     inked = np.zeros(grey.shape, bool)
     for piece in group: inked[piece.box] |= piece.pixels
     near = torch.from_numpy(ndimage.binary_dilation(inked, iterations=2))
@@ -223,26 +223,32 @@ def _from_numbers(numbers):
 # %% ../nbs/13_your_own_digit.ipynb #rdgopen2
 largest = 50_000_000      # pixels that a picture may have
 
+def _opened(path):
+    "The picture in a file, or in a file object, not yet decoded. Raises `FileNotFoundError` or `ValueError`."
+    name = getattr(path, 'name', 'the picture') if hasattr(path, 'read') else path
+    if not hasattr(path, 'read'):
+        if Path(path).is_dir(): raise ValueError(f'{path} is a folder; expected a picture')
+        if not Path(path).exists(): raise FileNotFoundError(f'{path} is not there')
+        if not Path(path).stat().st_size: raise ValueError(f'{path} is empty; expected a picture')
+    try:
+        with warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): return Image.open(path)
+    except Image.DecompressionBombError:
+        raise ValueError(f'{name} has more than 178 million pixels; expected at most {largest:,}') from None
+    except (OSError, SyntaxError) as e:
+        raise ValueError(f'{name} is no picture that Pillow can read ({e})') from None
+
+# %% ../nbs/13_your_own_digit.ipynb #rdgopen5
 def open_picture(
-    image, # path of a picture or its bytes as a file object; Pillow image; array or tensor of pixels
+    image, # path of a picture, or a file object; Pillow image; array or tensor of pixels
 ): # a Pillow image that holds one picture
     "Open a picture. Raises `FileNotFoundError`, `TypeError`, or `ValueError` with what is wrong with it."
     if isinstance(image, (np.ndarray, torch.Tensor)): image = _from_numbers(image)
-    if not isinstance(image, Image.Image):
-        name = getattr(image, 'name', 'the picture') if hasattr(image, 'read') else image
-        if isinstance(image, (str, Path)):
-            if Path(image).is_dir(): raise ValueError(f'{image} is a folder; expected a picture')
-            if not Path(image).exists(): raise FileNotFoundError(f'{image} is not there')
-            if not Path(image).stat().st_size: raise ValueError(f'{image} is empty; expected a picture')
-        elif not hasattr(image, 'read'):
-            raise TypeError(f'image is a {type(image).__name__}; expected a path, a picture, an array or a tensor')
-        try:
-            with warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning):
-                image = Image.open(image)
-        except Image.DecompressionBombError: raise ValueError(f'{name} has more than 178 million pixels; expected at most {largest:,}') from None
-        except (OSError, SyntaxError) as e: raise ValueError(f'{name} is no picture that Pillow can read ({e})') from None
+    elif isinstance(image, (str, Path)) or hasattr(image, 'read'): image = _opened(image)
+    elif not isinstance(image, Image.Image):
+        raise TypeError(f'image is a {type(image).__name__}; expected a path, a picture, an array or a tensor')
     frames, (wide, high) = getattr(image, 'n_frames', 1), image.size
-    if wide*high > largest: raise ValueError(f'the picture has {wide:,} by {high:,} pixels; expected at most {largest:,}')
+    if wide*high > largest:
+        raise ValueError(f'the picture has {wide:,} by {high:,} pixels; expected at most {largest:,}')
     if not wide*high: raise ValueError(f'the picture has {wide} by {high} pixels; expected some')
     if frames > 1: raise ValueError(f'the picture has {frames} frames; expected one')
     return image
@@ -260,6 +266,7 @@ def _on_paper(picture):
     paper = Image.new('RGBA', picture.size, 'black' if dark == like_it else 'white')
     return Image.alpha_composite(paper, picture)
 
+# %% ../nbs/13_your_own_digit.ipynb #rdggrey6
 def brightness(
     image, # what `open_picture` takes
 ) -> torch.Tensor: # (h, w) float32, 0 to 1; 64 to 256 pixels along the longer side
@@ -334,9 +341,9 @@ def _draw_reading(reading):
     "A picture of what the net saw, and of its ten probabilities."
     fig = blank_figure(6.4, 2.3)
     left, right = fig.subplots(1, 2, width_ratios=(1, 2))
-    left.imshow(torch.zeros(28, 28) if reading.image is None else reading.image, cmap='gray', vmin=0, vmax=1)
+    left.imshow(np.zeros((28, 28)) if reading.image is None else reading.image.numpy(), cmap='gray', vmin=0, vmax=1)
     left.set(xticks=[], yticks=[], title='as the net sees it')
-    if reading.probabilities is not None: right.bar(range(10), reading.probabilities, color='#4878a8')
+    if reading.probabilities is not None: right.bar(range(10), reading.probabilities.tolist(), color='#4878a8')
     right.set(xticks=range(10), ylim=(0, 1), ylabel='probability', title=str(reading))
     right.spines[['top', 'right']].set_visible(False)
     return Picture(fig, f'The image as the net sees it, and its ten probabilities: {reading}.')
@@ -366,20 +373,30 @@ def read_digit(
     return Reading(probabilities.argmax().item(), probabilities, seen, '')
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcmd02
-def _pictures(names):
-    "Each path or file object to read, and its name. Raises `ValueError` for a folder without pictures."
-    for name in names:
-        if name == '-': yield 'standard input', io.BytesIO(sys.stdin.buffer.read())
-        elif not Path(name).is_dir(): yield name, name
-        else:
-            inside = sorted(p for p in Path(name).iterdir() if p.suffix.lower() in Image.registered_extensions())
-            if not inside: raise ValueError(f'{name} is a folder without pictures')
-            yield from ((str(p), p) for p in inside)
+def _pictures(name):
+    "Each path or file object that is meant, and its name. Raises `ValueError` for a folder without pictures."
+    if name == '-': return [('standard input', io.BytesIO(sys.stdin.buffer.read()))]
+    if not Path(name).is_dir(): return [(name, name)]
+    kinds = Image.registered_extensions()
+    inside = sorted(path for path in Path(name).iterdir() if path.suffix.lower() in kinds)
+    if not inside: raise ValueError(f'{name} is a folder without pictures')
+    return [(str(path), path) for path in inside]
 
 def _write_seen(image, name, folder):
     "What the net saw, ten times as large, as a PNG file."
     large = image.repeat_interleave(10, 0).repeat_interleave(10, 1)
     Image.fromarray((large*255).round().byte().numpy()).save(Path(folder)/f'{Path(name).stem}_seen.png')
+
+# %% ../nbs/13_your_own_digit.ipynb #rdgcmd06
+def _read_one(name, picture, folder):
+    "Print a line for a picture; write what was seen if there is a folder. Was a digit read?"
+    try: reading = read_digit(picture)
+    except (OSError, ValueError) as e:
+        print(f'{name}: {e}', file=sys.stderr, flush=True)
+        return False
+    print(f'{name}: {reading}', flush=True)
+    if folder and reading.image is not None: _write_seen(reading.image, name, folder)
+    return reading.digit is not None
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcmd03
 def main(
@@ -394,15 +411,7 @@ def main(
     if given.show: Path(given.show).mkdir(parents=True, exist_ok=True)
     for argument in given.pictures:
         try:
-            for name, picture in _pictures([argument]):
-                try:
-                    reading = read_digit(picture)
-                    print(f'{name}: {reading}', flush=True)
-                    missed += reading.digit is None
-                    if given.show and reading.image is not None: _write_seen(reading.image, name, given.show)
-                except (OSError, ValueError) as e:
-                    missed += 1
-                    print(f'{name}: {e}', file=sys.stderr, flush=True)
+            for name, picture in _pictures(argument): missed += not _read_one(name, picture, given.show)
         except ValueError as e:
             missed += 1
             print(e, file=sys.stderr, flush=True)

@@ -62,7 +62,8 @@ def centred(
     if max(h, w) > 28: raise ValueError(f'image has {h} by {w} pixels; expected at most 28 by 28')
     mass = image.double()
     places = [(mass.sum(1 - axis)@torch.arange(side).to(mass)/mass.sum()).item() for axis, side in enumerate((h, w))]
-    top, left = (min(max(round(14 - place), 0), 28 - side) for place, side in zip(places, (h, w)))
+    shifts = [round(round(14 - place, 4)) for place in places]      # 4 decimals, so that a half is one everywhere
+    top, left = (min(max(shift, 0), 28 - side) for shift, side in zip(shifts, (h, w)))
     frame = image.new_zeros(28, 28)
     frame[top:top + h, left:left + w] = image
     return frame

@@ -1,7 +1,8 @@
-"""Derive in each notebook what the site reads from what a person writes.
+"""Derive in each notebook what the site reads from what a person writes, and leave out what only a running kernel shows.
 
 A cell folded in JupyterLab (`jupyter.source_hidden`) gets the tag `hide-input`, and a cell that draws gets its
-pictures' alt text, which the renderers lose where it stands, as `mystnb.image.alt`. Running it again changes nothing.
+pictures' alt text, which the renderers lose where it stands, as `mystnb.image.alt`. A widget's output is left with its
+picture. Running it again changes nothing.
 """
 import nbformat
 from series import NBS
@@ -20,6 +21,7 @@ def derive(cell):
     if meta.get('jupyter', {}).get('source_hidden'): tags.append('hide-input')
     if tags: meta['tags'] = tags
     meta.pop('mystnb', None)
+    for out in cell.get('outputs', []): out.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
     if alt := ' '.join(dict.fromkeys(filter(None, alts(cell)))): meta['mystnb'] = {'image': {'alt': alt}}
 
 

@@ -48,7 +48,8 @@ def execute(nb, after_cell=lambda: None, is_alone=lambda: False):
     threads once `is_alone` says that no other notebook runs beside it."""
     with tempfile.TemporaryDirectory() as folder:
         config = Config() if os.name == 'nt' else Config(KernelManager=dict(transport='ipc', ip=f'{folder}/kernel'))
-        client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config)
+        client = NotebookClient(nb, timeout=3600, resources={'metadata': {'path': str(NBS)}}, config=config,
+                                store_widget_state=False)
         with client.setup_kernel():
             kernels.append(client.km.provisioner.process)
             alone = False
