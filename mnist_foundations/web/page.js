@@ -34,7 +34,7 @@ const cards = Array.from(document.querySelectorAll('[data-net]'), card => {
   const name = card.dataset.net, {numbers, accuracy} = told[name], bars = barList()
   card.querySelector('.answer').after(bars.list)
   card.querySelector('.facts').textContent = `${numbers.toLocaleString('en')} numbers` +
-    (accuracy === null ? '' : ` · reads ${(100*accuracy).toFixed(1)}% of MNIST’s test images`)
+    (accuracy === null ? '' : `; reads ${(100*accuracy).toFixed(1)}% of the test images`)
   return {name, card, bars, title: card.querySelector('h2').textContent,
           digit: card.querySelector('.digit'), picture: card.querySelector('canvas')}
 })
@@ -46,7 +46,7 @@ function show(card, x) {                                   // returns what to sa
   card.digit.textContent = x ? best : '–'
   card.card.classList.toggle('waiting', !x)
   const view = x ? inside[card.name](best, result, tables[card.name])
-    : {values: [0], columns: 1, colour: () => [128, 128, 128], label: 'No answer yet'}
+    : {values: [0], columns: 1, colour: ink, label: 'No answer yet'}
   const scale = largest(view.values)
   showTable(card.picture, Array.from(view.values, value => value/scale), view.columns, view.colour)
   card.picture.setAttribute('aria-label', view.label)

@@ -38,11 +38,13 @@ function render({model, el}) {
     digit.textContent = probabilities ? best : '–'
     shown(picture, seen ? Array.from(bytes(seen), value => value/255) : new Array(784).fill(0), 28, ink,
           seen ? 'The drawing in 28 by 28 pixels' : 'A blank sheet')
+    sheet.announce(probabilities ? `Read as ${best}, ${percent(probabilities[best])}` : 'The sheet is blank')
+    root.classList.toggle('waiting', !probabilities)
     units.parentElement.hidden = !model.get('n_hidden')
+    if (units.parentElement.hidden) return                 // a model without a hidden layer
     const lit = hidden ? Array.from(bytes(hidden), value => value/255) : new Array(model.get('n_hidden')).fill(0)
     shown(units, lit, Math.ceil(Math.sqrt(lit.length)), glow, `${lit.filter(value => value > 0).length} hidden units are lit`)
     units.nextElementSibling.textContent = `the ${lit.length} hidden units of two layers`
-    sheet.announce(probabilities ? `Read as ${best}, ${percent(probabilities[best])}` : 'The sheet is blank')
   }
 
   root.prepend(sheet.element)
