@@ -37,7 +37,7 @@ from mnist_foundations.files import write_whole
 from mnist_foundations.handwriting import change_pens, handwriting, photograph
 from mnist_foundations.keeping import save_model
 from mnist_foundations.optimizers import SGD, one_cycle
-from mnist_foundations.reading import see
+from mnist_foundations.reading import fit_temperature, see
 from mnist_foundations.training import TwoLayerNet, fit, predict
 from mnist_foundations.transfer import as_mnist
 
@@ -91,13 +91,8 @@ def other_hands():
 
 def share_right(net, x, y, found=True): return ((predict(net, x).argmax(1) == y) & found).float().mean().item()
 
-def temperature(net, x, y):
-    "What scores have to be divided by for the answers to be as sure as they are right: the least cross-entropy (Guo et al. 2017)."
-    net.eval()
-    with torch.no_grad(): scores = net(x)
-    candidates = torch.logspace(-2, 2, 801)
-    losses = torch.stack([nn.functional.cross_entropy(scores/t, y) for t in candidates])
-    return candidates[losses.argmin()].item()
+@torch.no_grad()
+def temperature(net, x, y): return fit_temperature(net.eval()(x), y)
 
 def cool(net, t):
     "Divide the last layer by the temperature, so that the softmax of the scores is calibrated."

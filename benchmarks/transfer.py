@@ -90,6 +90,14 @@ def before(step, seed, train):
                 accuracy=(answers == torch.from_numpy(digits.target)).float().mean().item(), version=mnist_foundations.__version__,
                 threads=torch.get_num_threads(), seconds=round(perf_counter() - began, 2))
 
+@torch.no_grad()
+def settle(net, x):
+    "Give each normalisation of a net that has learned nothing the mean and the deviation of what reaches it."
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms: norm.momentum = None              # the mean over all batches
+    for xb in x.split(500): net.train()(xb)
+    for norm in norms: norm.momentum = .1
+
 def drawn(y, n, seed):
     "Places of n labels of each class, and which of all are left."
     order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed))
@@ -103,7 +111,9 @@ def one_run(case, pool, measured_on, method, labels, lr, seed, train, purpose):
     places, rest = drawn(y, labels, seed)
     torch.manual_seed(seed)
     classes = len(y.unique())
-    if settings.pop('start', None): net = SmallConvNet(n_classes=classes)
+    if settings.pop('start', None):
+        net = SmallConvNet(n_classes=classes)
+        if 'n_free' in settings: settle(net, train[0][:2000])
     else:
         net = copy.deepcopy(base_net(case, seed, train))
         if case == '5 to 9': net = with_new_last_layer(net, classes)
@@ -144,7 +154,7 @@ def main():
         found = {FIRST: mean(case, method, labels, FIRST)}
         while True:
             lr = max(found, key=found.get)
-            missing = [rate for rate in (lr/2, lr*2) if rate not in found and FIRST/300 < rate < FIRST*100]
+            missing = [rate for rate in (lr/2, lr*2) if rate not in found and FIRST/300 < rate < FIRST*1000]
             if not missing: return lr, found[lr]
             found[missing[0]] = mean(case, method, labels, missing[0])
 

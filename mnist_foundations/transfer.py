@@ -60,8 +60,8 @@ def centred(
     "Put into a frame, by whole pixels, with the centre of mass on pixel 14 down and across. Raises `ValueError`."
     h, w = image.shape
     if max(h, w) > 28: raise ValueError(f'image has {h} by {w} pixels; expected at most 28 by 28')
-    mass = image.double()
-    places = [(mass.sum(1 - axis)@torch.arange(side).to(mass)/mass.sum()).item() for axis, side in enumerate((h, w))]
+    mass = image.detach().cpu().double()                            # not every device has float64
+    places = [(mass.sum(1 - axis)@torch.arange(side).double()/mass.sum()).item() for axis, side in enumerate((h, w))]
     shifts = [round(round(14 - place, 4)) for place in places]      # 4 decimals, so that a half is one everywhere
     top, left = (min(max(shift, 0), 28 - side) for shift, side in zip(shifts, (h, w)))
     frame = image.new_zeros(28, 28)
@@ -81,9 +81,8 @@ def layers(
     "The layers of a net that have parameters. Raises `ValueError` where there are none."
     groups = []
     for module in net.modules():
-        if not list(module.parameters(recurse=False)): continue
         if groups and 'Norm' in type(module).__name__: groups[-1].append(module)
-        else: groups.append([module])
+        elif list(module.parameters(recurse=False)): groups.append([module])
     if not groups: raise ValueError(f'net is a {type(net).__name__} without parameters')
     return groups
 
@@ -99,10 +98,12 @@ class Freeze(Hook):
         groups = layers(run.model)
         if self.n_free >= len(groups):
             raise ValueError(f'n_free is {self.n_free} and the net has {len(groups)} layers; expected fewer')
-        self.frozen = [module for group in groups[:-self.n_free] for module in group]
-        for module in self.frozen: module.requires_grad_(False).eval()
+        modules = [module for group in groups[:-self.n_free] for module in group]
+        self.frozen = [p for module in modules for p in module.parameters(recurse=False) if p.requires_grad]
+        for module in modules: module.eval()
+        for p in self.frozen: p.requires_grad_(False)
     def after_fit(self, run):                    # after a failure call `net.requires_grad_(True)` yourself
-        for module in self.frozen: module.requires_grad_(True)
+        for p in self.frozen: p.requires_grad_(True)
 
 # %% ../nbs/12_other_hands.ipynb #trfgrp02
 def parameter_groups(
@@ -114,6 +115,7 @@ def parameter_groups(
     check_positive('lr', lr)
     check_positive('factor', factor)
     groups = layers(net)
+    if len(groups) == 1 and factor != 1: raise ValueError(f'net has one layer and factor is {factor}; expected 1')
     return [dict(params=[p for module in group for p in module.parameters(recurse=False)], lr=lr*factor**after)
             for after, group in zip(reversed(range(len(groups))), groups)]
 
@@ -150,5 +152,5 @@ def fine_tune(
     epochs, groups = max(1, round(steps/len(dl))), parameter_groups(net, lr, factor)
     opt = SGD(groups, lr, momentum=.9, nesterov=True, weight_decay=5e-4)
     schedule = one_cycle([group['lr'] for group in groups], epochs*len(dl))
-    hooks = [Freeze(n_free)] if n_free else []
+    hooks = [] if n_free is None else [Freeze(n_free)]
     return fit(net, dl, None, opt, epochs, schedule=schedule, augment=augment, hooks=hooks)

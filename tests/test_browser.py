@@ -166,6 +166,10 @@ def test_keyboard_only(drawing_page):
         page.keyboard.press('Space')
         page.wait_for_timeout(900)
         assert answers(page)[3] == '7'
+        inked = page.evaluate("Array.from(document.getElementById('seen').getContext('2d').getImageData(0, 0, 28, 28).data)")
+        dark = [(i // 4 // 28, i // 4 % 28) for i in range(0, len(inked), 4) if inked[i] < 100]
+        top, bottom = ([across for down, across in dark if down == row] for row in (min(dark)[0], max(dark)[0]))
+        assert max(top) > max(bottom) and min(top) < min(bottom)      # the bar to the right, and the stem back to the left
         assert 'Read as 7' in page.locator('[aria-live]').nth(1).inner_text()
         page.keyboard.press('Control+z')
         page.wait_for_timeout(120)

@@ -81,6 +81,15 @@ def test_every_picture_has_its_alt_text_where_jupyter_and_where_the_site_looks(p
         assert folded(cell) == ('hide-input' in cell.metadata.get('tags', [])), "run 'make sync'"
 
 
+def test_committed_outputs_hold_no_widget_and_keep_its_picture():
+    cell = nbformat.v4.new_code_cell('DigitCanvas()', outputs=[nbformat.v4.new_output('display_data', data={
+        'application/vnd.jupyter.widget-view+json': {'model_id': '7'}, 'image/png': '', 'text/plain': 'a picture'},
+        metadata={'image/png': {'alt': 'a picture'}})])
+    metadata.derive(cell)
+    assert set(cell.outputs[0].data) == {'image/png', 'text/plain'} and cell.metadata['mystnb']['image']['alt'] == 'a picture'
+    for path in notebooks: assert 'widget-view+json' not in path.read_text(encoding='utf-8')
+
+
 @each(notebooks)
 def test_links_between_the_files_of_the_project_hold(path):
     for cell in read(path).cells:
