@@ -195,7 +195,7 @@ def test_no_scrolling_sideways_and_nothing_that_axe_finds(drawing_page, scheme, 
         keep_shot(page, f'page-{scheme}-{width}')
 
 
-@pytest.mark.parametrize('theme', ['Light', 'Dark'])
+@pytest.mark.parametrize('theme', ['Light', 'Dark'] if os.environ.get('SCREENSHOTS') else ['Light'])
 def test_the_widget_in_jupyterlab(lab, theme, tmp_path):
     settings = tmp_path/'settings'/'@jupyterlab'/'apputils-extension'/'themes.jupyterlab-settings'
     settings.write_text(json.dumps({'theme': f'JupyterLab {theme}'}))
