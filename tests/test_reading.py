@@ -93,6 +93,12 @@ def test_light_ink_is_told_from_dark_on_a_slope_of_light(seed):
         assert has_light_ink(picture) is light
 
 
+def test_ink_on_half_of_the_pixels_stays_ink():
+    grey = torch.full((90, 90), .9)
+    for column in range(5, 90, 10): grey[:, column:column + 5] = .1
+    assert ink_of(grey)[0][45, 27].item() > .6 and ink_of(grey)[0][45, 22].item() < .1
+
+
 # Pieces.
 
 def test_pieces_touch_at_corners_and_come_by_size():
@@ -188,6 +194,19 @@ def test_each_kind_of_drawing_is_read(valid, kind):
         return picture
     n = 10 if kind == 'huge' else 40
     assert right([drawn(i, image) for i, image in enumerate(images[:n])], labels[:n]) >= .95
+
+
+def test_a_dark_margin_larger_than_the_digit_is_left_out(three):
+    page = Image.new('L', (360, 280), 255)
+    page.paste(png(three), (80, 0))
+    ImageDraw.Draw(page).rectangle((0, 0, 45, 280), fill=0)
+    assert read_digit(page).digit == 3
+
+
+def test_thin_strokes_come_up_to_full_ink():
+    page = Image.new('L', (280, 280), 255)
+    ImageDraw.Draw(page).line((140, 40, 150, 240), fill=90, width=2)
+    assert see(page)[0].max() == 1
 
 
 def test_photographs_are_read(valid):
