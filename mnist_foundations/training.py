@@ -207,6 +207,7 @@ class Run:
     history: History
     step: int = 0                # steps taken, over all epochs
     loss: torch.Tensor = None    # of the latest batch, a scalar
+    size: int = 0                # images of the latest batch
     def params(self): return [p for group in self.opt.param_groups for p in group['params']]
     def tensors(self):           # all that training changes
         buffers = self.model.buffers() if isinstance(self.model, nn.Module) else []
@@ -234,7 +235,7 @@ def train_step(
     if run.augment: xb = run.augment(xb)
     run.loss = run.loss_func(run.model(xb), yb)
     run.loss.backward()
-    run.loss = run.loss.detach()
+    run.loss, run.size = run.loss.detach(), len(xb)
     if not run.step: check_gradients([p for p in run.params() if p.requires_grad])
     run.call('after_batch')
     run.opt.step()
@@ -252,7 +253,7 @@ def one_epoch(
     with restored(run.tensors(), run.opt):
         for xb, yb in batches:
             losses.append(train_step(run, xb, yb))
-            sizes.append(len(xb))
+            sizes.append(run.size)
         lr = max(group['lr'] for group in run.opt.param_groups)
         loss = mean_loss(losses, sizes, lr, run.params())
         row = dict(epoch=len(run.history) + 1, train_loss=loss, lr=lr)

@@ -164,7 +164,7 @@ def test_things_that_hold_themselves_and_functions_that_call_themselves_are_desc
     (dict(a=1), dict(a=2), ['a is 1 there and 2 here']), (dict(a=dict(b=[1, 2])), dict(a=dict(b=[1, 3])), ['a.b.1 is 2 there and 3 here']),
     (dict(a=1), {}, ['a is 1 there and None here']), ({}, dict(a=1), ['a is None there and 1 here']),
     (dict(a=math.nan), dict(a=math.nan), []), (dict(a=1, b=2), dict(a=2, b=3), ['a is 1 there and 2 here', 'b is 2 there and 3 here'])])
-def test_each_difference_is_named(there, here, said): assert [*keeping._differences(there, here)] == said
+def test_each_difference_is_named(there, here, said): assert [*keeping.differences(there, here)] == said
 
 
 # Models.
