@@ -6,7 +6,6 @@ __all__ = ['recipes', 'all_sum', 'my_share', 'Together', 'ring_all_reduce', 'Sha
 
 # %% ../nbs/14_many_processes.ipynb #dstimpor
 import argparse, math, os, sys
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from time import perf_counter
 from zlib import crc32
@@ -22,7 +21,8 @@ from .data import BatchLoader, load_mnist, mnist_path, split_valid
 from .distortion import Distort
 from .keeping import Checkpoint, differences, save_model
 from .optimizers import SGD, one_cycle
-from .processes import end_with_parent, of_all_ranks, process_group, rank, world_size
+from .processes import (end_with_parent, of_all_ranks, only_first_speaks, own_device, process_group,
+                                         rank, world_size)
 from .training import Hook, TwoLayerNet, fit
 
 # %% ../nbs/14_many_processes.ipynb #dstsum02
@@ -183,20 +183,6 @@ def _options(arguments):
         parser.error('--hidden and --dropout are for --net two-layer')
     return given
 
-# %% ../nbs/14_many_processes.ipynb #dstcmd07
-def _device():
-    "The GPU of this process, if there is one for each on this machine; else the CPU."
-    here = int(os.environ.get('LOCAL_WORLD_SIZE', 1))
-    if here > torch.cuda.device_count(): return torch.device('cpu')
-    return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
-
-@contextmanager
-def _only_first_speaks():
-    with open(os.devnull, 'w') as nowhere:
-        if rank():
-            with redirect_stdout(nowhere), redirect_stderr(nowhere): yield
-        else: yield
-
 # %% ../nbs/14_many_processes.ipynb #dstcmd08
 def _train(given, device, hooks):
     "What each process does, in a group."
@@ -213,21 +199,21 @@ def _train(given, device, hooks):
     accuracy, seconds = history['batch_accuracy'][-1], perf_counter() - began
     print(f'{len(valid[0]):,} validation images: {accuracy:.4f}; {seconds:.1f} s, processes: {world_size()} ({device.type}{threads})')
 
+# %% ../nbs/14_many_processes.ipynb #dstcmd8b
 def main(
     arguments=None, # list of strings; None is what the command was given
     hooks=(), # `Hook`s of `fit`
 ): # nothing; exits with a sentence where it fails
     "Train a net of chapter 10 or 11, in one process or, started by torchrun, in many."
-    given, device = _options(arguments), _device()
+    given, device = _options(arguments), own_device()
     if device.type == 'cuda': torch.cuda.set_device(device)
     end_with_parent()
     try:
-        with process_group(given.timeout, backend='nccl' if device.type == 'cuda' else 'gloo'), _only_first_speaks():
+        with process_group(given.timeout, backend='nccl' if device.type == 'cuda' else 'gloo'), only_first_speaks():
             _train(given, device, hooks)
     except (ValueError, OSError) as e: sys.exit(f"process {os.environ.get('RANK', 0)}: {e}")
     except KeyboardInterrupt: sys.exit('interrupted')
 
-# %% ../nbs/14_many_processes.ipynb #dstcmd09
 if __name__ == '__main__' and globals().get('__spec__') is not None: main()    # not in a notebook
 
 # %% ../nbs/14_many_processes.ipynb #dstcst03
