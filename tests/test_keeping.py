@@ -11,7 +11,7 @@ from fastai.basics import DataLoader      # here, since it draws random numbers 
 from hypothesis import given, settings, strategies as st
 from torch import nn
 
-from mnist_foundations import keeping
+from mnist_foundations import keeping, processes
 from mnist_foundations.autograd import Layer, Net
 from mnist_foundations.data import BatchLoader
 from mnist_foundations.keeping import Checkpoint, load_model, load_net, save_model, save_net
@@ -452,11 +452,11 @@ class TwoRanks:
 
 
 def test_one_of_several_processes_writes_and_each_goes_on_with_its_own_random_numbers(tmp_path):
-    with patch.object(keeping, 'distributed', TwoRanks(1)): begin_or_go_on(tmp_path/'run')
+    with patch.object(processes, 'dist', TwoRanks(1)): begin_or_go_on(tmp_path/'run')
     assert not (tmp_path/'run').exists()
-    with patch.object(keeping, 'distributed', TwoRanks(0)): begin_or_go_on(tmp_path/'run')
-    with patch.object(keeping, 'distributed', TwoRanks(0)): begin_or_go_on(tmp_path/'run', 2)
-    with patch.object(keeping, 'distributed', TwoRanks(1)):
+    with patch.object(processes, 'dist', TwoRanks(0)): begin_or_go_on(tmp_path/'run')
+    with patch.object(processes, 'dist', TwoRanks(0)): begin_or_go_on(tmp_path/'run', 2)
+    with patch.object(processes, 'dist', TwoRanks(1)):
         with pytest.raises(ValueError, match='has other sources of random numbers'): begin_or_go_on(tmp_path/'run', 3)
     with pytest.raises(ValueError, match='processes is 2 there and 1 here'): begin_or_go_on(tmp_path/'run', 3)
 
