@@ -9,7 +9,8 @@ writes nothing. `seconds` is a mean, `low` and `high` are the tenth and the nine
               with two, two processes of a thread each, by hand and by DistributedDataParallel, and for two layers the bare
               matrix multiplies in one process
     step      one process, one thread: seconds of a step, by the size of the batch
-    quantile  the same for two layers and batches of 256: from the fastest of 2,000 steps to the slowest, in forty parts
+    quantile  the same for two layers and batches of 256: from the fastest of 10,000 steps to the slowest, in forty parts, the
+              last of them finer
     sum       two processes that do nothing else: seconds of an `all_reduce`, by its bytes
     link      two processes in two network namespaces, which are like two machines, with a link between them of a delay each
               way and a rate (slow_link.py; needs root on Linux, and is skipped elsewhere): seconds of a step
@@ -123,8 +124,8 @@ def step_rows(workers):
         for batch_size in (16, 32, 64, 128, 256, 512, 1024):
             times, = workers(1, step_times, name, batch_size, 203)
             yield dict(purpose='step', net=name, processes=1, threads=1, batch_size=batch_size, **spread(times))
-    times, = workers(1, step_times, 'two-layer', 256, 2003)
-    for share in np.linspace(0, 1, 41):
+    times, = workers(1, step_times, 'two-layer', 256, 10_003)
+    for share in (*np.arange(40)/40, .99, .995, .998, .999, .9995, .9998, .9999, 1.):
         yield dict(purpose='quantile', net='two-layer', processes=1, threads=1, batch_size=256, share=share, seconds=np.quantile(times, share))
 
 def sum_rows(workers):

@@ -94,7 +94,7 @@ def test_processes_are_started_once_and_share_the_cores(workers):
     def who(): return os.getpid(), torch.get_num_threads()
     pids = {pid for _ in range(5) for pid, _ in workers(3, who)}
     assert len(pids) == 3 and os.getpid() not in pids
-    assert {threads for _, threads in workers(2, who)} == {max(1, os.cpu_count()//2)}
+    for n in (1, 2): assert {threads for _, threads in workers(n, who)} == {max(1, os.cpu_count()//n)}
 
 
 def test_what_they_say_is_printed_and_progress_only_once(workers, capsys):
