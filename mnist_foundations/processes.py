@@ -109,9 +109,11 @@ def end_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 # %% ../nbs/appendix_processes.ipynb #prcwrk01
+_threads = torch.get_num_threads()                   # as many as a process alone has
+
 def _task(function, number, size, folder, timeout, args):
-    "What a worker does with a function that it was sent."
-    torch.set_num_threads(max(1, os.cpu_count()//size))
+    "What a worker does with a function that it was sent. The workers share the threads of one process."
+    torch.set_num_threads(max(1, _threads//size))
     place, said = (dist.FileStore(f'{folder}/store', size), number, size), io.StringIO()
     with redirect_stdout(said), redirect_stderr(io.StringIO() if number else said), process_group(timeout, place):
         return function(*args), said.getvalue().splitlines()

@@ -90,11 +90,16 @@ def test_what_is_sent_comes_from_here_and_what_returns_is_by_rank(workers):
     assert workers(3, times, 2, 1) == [15, 16, 17]
 
 
-def test_processes_are_started_once_and_share_the_cores(workers):
-    def who(): return os.getpid(), torch.get_num_threads()
-    pids = {pid for _ in range(5) for pid, _ in workers(3, who)}
+def test_processes_are_started_once(workers):
+    pids = {pid for _ in range(5) for pid in workers(3, os.getpid)}
     assert len(pids) == 3 and os.getpid() not in pids
-    for n in (1, 2): assert {threads for _, threads in workers(n, who)} == {max(1, os.cpu_count()//n)}
+
+
+def test_they_share_the_threads_of_one(monkeypatch):
+    monkeypatch.setenv('OMP_NUM_THREADS', '4')
+    workers = Workers(3)
+    for n, threads in ((3, 1), (1, 4), (2, 2)): assert set(workers(n, torch.get_num_threads)) == {threads}
+    workers.close()
 
 
 def test_what_they_say_is_printed_and_progress_only_once(workers, capsys):
