@@ -86,15 +86,16 @@ def process_group(
     "Work together inside the block. Raises `TimeoutError` (who is silent is named) or `ConnectionError`."
     timeout = check_positive('timeout', timeout)
     alone = dist.HashStore(), 0, 1
-    launched = place is None and 'RANK' in os.environ                # by torchrun
-    store, number, size = next(dist.rendezvous('env://')) if launched else place or alone
-    if launched: store = _new_corner(store, number, size)
+    if place is None: place = next(dist.rendezvous('env://')) if 'RANK' in os.environ else alone
+    store, number, size = place
+    store = _new_corner(store, number, size)            # however long one of them takes to start
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout), store=store, rank=number, world_size=size)
         if backend == 'gloo': dist.barrier()        # none is through and away before all have come
         yield
     except RuntimeError as e:
-        if 'gloo' not in str(e).lower() and not isinstance(e, dist.DistError): raise       # it is about something else
+        theirs = 'gloo' in str(e).lower() or 'Wait timeout' in str(e) or isinstance(e, dist.DistError)
+        if not theirs: raise                                  # it is about something else
         raise _in_words(e, store, timeout) from e
     finally:
         if dist.is_initialized(): dist.destroy_process_group()
@@ -122,6 +123,7 @@ def _new_pool(most):
     from loky import ProcessPoolExecutor
     return ProcessPoolExecutor(most, initializer=end_with_parent)
 
+# %% ../nbs/appendix_processes.ipynb #prcwrk0c
 def _results(jobs, close):
     "What the jobs return, or the error of the one that failed by itself. Closes unless all of them are done."
     try:
