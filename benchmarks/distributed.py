@@ -25,7 +25,7 @@ import argparse, io, os, subprocess, sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 import numpy as np
 import pandas as pd

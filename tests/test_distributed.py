@@ -17,9 +17,8 @@ from mnist_foundations.data import BatchLoader
 from mnist_foundations.distortion import train_well
 from mnist_foundations.distributed import *
 from mnist_foundations.keeping import load_model
-from mnist_foundations.net import batch_accuracy, softmax_cross_entropy, validate_epoch
 from mnist_foundations.optimizers import SGD
-from mnist_foundations.processes import Workers, process_group, rank, world_size
+from mnist_foundations.processes import Workers, rank, world_size
 from mnist_foundations.training import Hook, TwoLayerNet, fit
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])      # the workers can't import this file
