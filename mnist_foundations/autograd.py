@@ -5,6 +5,8 @@ __all__ = ['activations', 'Value', 'show_graph', 'Neuron', 'softmax', 'cross_ent
 
 # %% ../nbs/04_autograd.ipynb #04imports
 import math, random
+from collections.abc import Sequence
+from types import ModuleType
 
 from fastcore.basics import patch
 
@@ -16,40 +18,40 @@ class Value:
     "A number that remembers its parents and slopes. Raises `TypeError` or `ValueError` if not finite."
     __slots__ = 'data', 'grad', 'op', 'parents', 'slopes'
     def __init__(self,
-        data, # the number itself
-        op='', # the operation that made it; '' if it was given
-        parents=(), # the `Value`s that it was made from
-        slopes=(), # how much it rises per unit of each parent
+        data: float, # the number itself
+        op: str = '', # the operation that made it; '' if it was given
+        parents: 'tuple[Value, ...]' = (), # what it was made from
+        slopes: tuple[float, ...] = (), # how much it rises per unit of each parent
     ):
         if not math.isfinite(data):
             raise ValueError(f'the value is {data}; expected a finite number')
         self.data, self.grad = float(data), 0.
         self.op, self.parents, self.slopes = op, parents, slopes
 
-    def __repr__(self): return f'Value({self.data:.6g}, grad={self.grad:.6g})'
+    def __repr__(self) -> str: return f'Value({self.data:.6g}, grad={self.grad:.6g})'
 
 # %% ../nbs/04_autograd.ipynb #04value03
-def _value(v): return v if isinstance(v, Value) else Value(v)
+def _value(v: Value | float) -> Value: return v if isinstance(v, Value) else Value(v)
 
 @patch
-def __add__(self:Value, other):
+def __add__(self: Value, other: Value | float) -> Value:
     other = _value(other)
     return Value(self.data + other.data, '+', (self, other), (1., 1.))
 
 @patch
-def __mul__(self:Value, other):
+def __mul__(self: Value, other: Value | float) -> Value:
     other = _value(other)
     return Value(self.data*other.data, '×', (self, other), (other.data, self.data))
 
 @patch
-def __radd__(self:Value, other): return self + other
+def __radd__(self: Value, other: Value | float) -> Value: return self + _value(other)
 
 @patch
-def __rmul__(self:Value, other): return self*other
+def __rmul__(self: Value, other: Value | float) -> Value: return self*_value(other)
 
 # %% ../nbs/04_autograd.ipynb #04graph01
 @patch
-def topological_order(self:Value):
+def topological_order(self: Value) -> list[Value]:
     "All values that this one was made from, and itself; each once, and after its parents."
     order, seen, to_do = [], set(), [(self, False)]
     while to_do:
@@ -64,7 +66,8 @@ def topological_order(self:Value):
 # %% ../nbs/04_autograd.ipynb #04graph02
 def _draw_places(order):
     "Where each value stands, left of all that was made from it; and how wide and high it is."
-    level, columns, places = dict.fromkeys(order, 0), {}, {}
+    level, places = dict.fromkeys(order, 0), {}
+    columns: dict[int, list[Value]] = {}
     for value in reversed(order):                        # each before its parents
         for p in value.parents: level[p] = max(level[p], level[value] + 1)
         columns.setdefault(level[value], []).append(value)
@@ -93,9 +96,9 @@ def _draw_arrow(ax, start, end, boxes, slopes):
 
 # %% ../nbs/04_autograd.ipynb #04graph04
 def show_graph(
-    root, # the `Value` at the end
-    names=None, # dict from a `Value` to its name; the others are called by their operation
-    alt=None, # alt text; None writes one
+    root: Value, # the one at the end
+    names: dict[Value, str] | None = None, # names for some; the others are called by their operation
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw what `root` was made from, with a slope on each arrow. Raises `ValueError` above 60 values."
     order, names = root.topological_order(), names or {}
@@ -117,18 +120,18 @@ def show_graph(
 
 # %% ../nbs/04_autograd.ipynb #04three01
 @patch
-def maximum(self:Value, other):
+def maximum(self: Value, other: Value | float) -> Value:
     other = _value(other)
     larger = self.data > other.data
     slopes = float(larger), float(not larger)
     return Value(max(self.data, other.data), 'max', (self, other), slopes)
 
 @patch
-def relu(self:Value): return self.maximum(0)
+def relu(self: Value) -> Value: return self.maximum(0)
 
 # %% ../nbs/04_autograd.ipynb #04twice03
 @patch
-def backward(self:Value):
+def backward(self: Value) -> None:
     "Add this value's gradient to `grad` of what was given; `grad` in between is of this call alone."
     order = self.topological_order()
     for value in order:
@@ -140,52 +143,52 @@ def backward(self:Value):
 
 # %% ../nbs/04_autograd.ipynb #04ops0001
 @patch
-def __neg__(self:Value): return Value(-self.data, '−', (self,), (-1.,))
+def __neg__(self: Value) -> Value: return Value(-self.data, '−', (self,), (-1.,))
 
 @patch
-def __sub__(self:Value, other):
+def __sub__(self: Value, other: Value | float) -> Value:
     other = _value(other)
     return Value(self.data - other.data, '−', (self, other), (1., -1.))
 
 @patch
-def __rsub__(self:Value, other): return _value(other) - self
+def __rsub__(self: Value, other: Value | float) -> Value: return _value(other) - self
 
 @patch
-def __truediv__(self:Value, other):
+def __truediv__(self: Value, other: Value | float) -> Value:
     other = _value(other)
     quotient = self.data/other.data
     return Value(quotient, '÷', (self, other), (1/other.data, -quotient/other.data))
 
 @patch
-def __rtruediv__(self:Value, other): return _value(other)/self
+def __rtruediv__(self: Value, other: Value | float) -> Value: return _value(other)/self
 
 # %% ../nbs/04_autograd.ipynb #04ops0003
 @patch
-def exp(self:Value):
+def exp(self: Value) -> Value:
     e = math.exp(self.data)
     return Value(e, 'exp', (self,), (e,))
 
 @patch
-def log(self:Value): return Value(math.log(self.data), 'log', (self,), (1/self.data,))
+def log(self: Value) -> Value: return Value(math.log(self.data), 'log', (self,), (1/self.data,))
 
 @patch
-def tanh(self:Value):
+def tanh(self: Value) -> Value:
     t = math.tanh(self.data)
     return Value(t, 'tanh', (self,), (1 - t*t,))
 
 @patch
-def sigmoid(self:Value):
+def sigmoid(self: Value) -> Value:
     s = (1 + math.tanh(self.data/2))/2
     return Value(s, 'sigmoid', (self,), (s*(1 - s),))
 
 # %% ../nbs/04_autograd.ipynb #04ops0005
 @patch
-def __pow__(self:Value, power):
+def __pow__(self: Value, power: Value | float) -> Value:
     if isinstance(power, Value): return (power*self.log()).exp()
     return Value(self.data**power, f'^{power:g}', (self,), (power*self.data**(power - 1),))
 
 @patch
-def __rpow__(self:Value, other): return _value(other)**self
+def __rpow__(self: Value, other: Value | float) -> Value: return _value(other)**self
 
 # %% ../nbs/04_autograd.ipynb #04neuron1
 activations = dict(relu=Value.relu, sigmoid=Value.sigmoid, tanh=Value.tanh, none=lambda value: value)
@@ -193,9 +196,9 @@ activations = dict(relu=Value.relu, sigmoid=Value.sigmoid, tanh=Value.tanh, none
 class Neuron:
     "A weighted sum of its inputs and a bias, through an activation. Raises `ValueError`."
     def __init__(self,
-        n_in, # how many inputs, at least 1
-        activation='relu', # one of `activations`
-        rng=random, # `random.Random` that draws the weights, normal with std 1/√n_in
+        n_in: int, # how many inputs, at least 1
+        activation: str = 'relu', # one of `activations`
+        rng: random.Random | ModuleType = random, # draws the weights, normal with std 1/√n_in
     ):
         check_count('n_in', n_in)
         if activation not in activations:
@@ -204,7 +207,7 @@ class Neuron:
         self.weights = [Value(rng.gauss(0, n_in**-.5)) for _ in range(n_in)]
         self.bias, self.activation = Value(0), activation
 
-    def __call__(self, inputs): # a `Value` or a number for each weight
+    def __call__(self, inputs: Sequence) -> Value: # a `Value` or a number for each weight
         if len(inputs) != len(self.weights):
             raise ValueError(f'there are {len(inputs)} inputs; expected {len(self.weights)}')
         total = self.bias
@@ -214,8 +217,8 @@ class Neuron:
 
 # %% ../nbs/04_autograd.ipynb #04loss001
 def softmax(
-    scores, # list of `Value`s, at least one
-) -> list: # of `Value`s from 0 to 1, with the sum 1
+    scores: Sequence[Value], # at least one
+) -> list[Value]: # from 0 to 1, with the sum 1
     "Probabilities in proportion to `exp` of the scores."
     top = max(score.data for score in scores)
     powers = [(score - top).exp() for score in scores]
@@ -223,8 +226,8 @@ def softmax(
     return [power/total for power in powers]
 
 def cross_entropy(
-    scores, # list of c `Value`s
-    target, # the right class, 0 to c-1
+    scores: Sequence[Value], # c of them, one a class
+    target: int, # the right class, 0 to c-1
 ) -> Value: # 0 or more
     "Minus the log of the target's softmax. Raises `ValueError` for a target that is no class."
     if not 0 <= target < len(scores):
@@ -236,31 +239,31 @@ def cross_entropy(
 class Layer:
     "Neurons side by side. Raises `ValueError` as `Neuron` does."
     def __init__(self,
-        n_in, # inputs of each neuron
-        n_out, # number of neurons, at least 1
-        activation='relu', # of every neuron
-        rng=random, # `random.Random` that draws the weights
+        n_in: int, # inputs of each neuron
+        n_out: int, # number of neurons, at least 1
+        activation: str = 'relu', # of every neuron
+        rng: random.Random | ModuleType = random, # draws the weights
     ):
         check_count('n_out', n_out)
         self.neurons = [Neuron(n_in, activation, rng) for _ in range(n_out)]
 
-    def __call__(self, inputs): return [neuron(inputs) for neuron in self.neurons]
+    def __call__(self, inputs: Sequence) -> list[Value]: return [neuron(inputs) for neuron in self.neurons]
 
 # %% ../nbs/04_autograd.ipynb #04net0003
 class Net:
     "Layers one after another; the last one's outputs are scores, one for each class."
-    def __init__(self, *layers): self.layers = layers    # each fits the one before
-    def __call__(self, inputs):
-        values = [v if isinstance(v, Value) or v == 0 else Value(v) for v in inputs]
+    def __init__(self, *layers: Layer): self.layers = layers    # each fits the one before
+    def __call__(self, inputs: Sequence) -> list[Value]:
+        values: list = [v if isinstance(v, Value) or v == 0 else Value(v) for v in inputs]
         for layer in self.layers: values = layer(values)
         return values
-    def params(self):
+    def params(self) -> list[Value]:
         return [p for layer in self.layers for n in layer.neurons for p in (*n.weights, n.bias)]
 
     def learn(self,
-        inputs, # list of numbers, one for each input
-        target, # the right class, 0 to c-1
-        lr, # learning rate, a positive number
+        inputs: Sequence[float], # one for each input
+        target: int, # the right class, 0 to c-1
+        lr: float, # learning rate, a positive number
     ) -> float: # the loss before the step
         "One step of SGD on one example. Raises as the net and the loss do, and then changes nothing."
         lr, params = check_positive('lr', lr), self.params()
@@ -270,4 +273,4 @@ class Net:
         for p in params: p.data -= lr*p.grad
         return loss.data
 
-    def predict(self, inputs): return [p.data for p in softmax(self(inputs))]
+    def predict(self, inputs: Sequence[float]) -> list[float]: return [p.data for p in softmax(self(inputs))]

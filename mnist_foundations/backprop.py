@@ -4,6 +4,8 @@
 __all__ = ['sigmoid_net', 'categorical_cross_entropy', 'sigmoid_net_grads', 'backprop_epoch']
 
 # %% ../nbs/05_backprop.ipynb #bp05expo
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 
@@ -12,12 +14,12 @@ from .checks import (check_layer, check_rows, check_step, class_indices,
 
 # %% ../nbs/05_backprop.ipynb #bp05net1
 def sigmoid_net(
-    xb, # (n, p) floating point images
-    w1, # (p, h) weights of the hidden layer
-    b1, # (h,) its bias
-    w2, # (h, c) weights of the output layer
-    b2, # (c,) its bias
-) -> tuple: # probabilities (n, c), each row with the sum 1, and hidden activations (n, h), from 0 to 1
+    xb: torch.Tensor, # (n, p) floating point images
+    w1: torch.Tensor, # (p, h) weights of the hidden layer
+    b1: torch.Tensor, # (h,) its bias
+    w2: torch.Tensor, # (h, c) weights of the output layer
+    b2: torch.Tensor, # (c,) its bias
+) -> tuple[torch.Tensor, torch.Tensor]: # probabilities (n, c), each row's sum 1, and hidden activations (n, h), 0 to 1
     "Linear, sigmoid, linear, softmax. Raises `TypeError` or `ValueError` as `check_layer` does."
     check_layer(xb, w1, b1, ('xb', 'w1', 'b1'))
     hidden = (xb@w1 + b1).sigmoid()                  # (n, p) @ (p, h) -> (n, h)
@@ -34,8 +36,8 @@ def _right_columns(probabilities, targets):
     raise ValueError(f'probabilities go from {low:g} to {high:g}; expected 0 to 1: are they scores?')
 
 def categorical_cross_entropy(
-    probabilities, # (n, c) from 0 to 1
-    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
+    probabilities: torch.Tensor, # (n, c) from 0 to 1
+    targets: torch.Tensor, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
 ) -> torch.Tensor: # scalar, 0 or more
     "Mean of minus the log of the right probability. Raises `ValueError` for misfits and scores."
     right = _right_columns(probabilities, targets)
@@ -44,12 +46,12 @@ def categorical_cross_entropy(
 
 # %% ../nbs/05_backprop.ipynb #bp05grd2
 def sigmoid_net_grads(
-    xb, # (n, p) images
-    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
-    probabilities, # (n, c) from `sigmoid_net`
-    hidden, # (n, h) from `sigmoid_net`
-    w2, # (h, c) weights of the output layer
-) -> tuple: # gradients of w1 (p, h), b1 (h,), w2 (h, c), b2 (c,)
+    xb: torch.Tensor, # (n, p) images
+    targets: torch.Tensor, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
+    probabilities: torch.Tensor, # (n, c) from `sigmoid_net`
+    hidden: torch.Tensor, # (n, h) from `sigmoid_net`
+    w2: torch.Tensor, # (h, c) weights of the output layer
+) -> tuple[torch.Tensor, ...]: # gradients of w1 (p, h), b1 (h,), w2 (h, c), b2 (c,)
     "Gradients of `categorical_cross_entropy`, by hand. Raises `TypeError` or `ValueError` for misfits."
     check_rows(xb, hidden, ('xb', 'hidden'))
     check_layer(hidden, w2, probabilities[0], ('hidden', 'w2', 'a row of probabilities'))
@@ -65,9 +67,9 @@ def sigmoid_net_grads(
 
 # %% ../nbs/05_backprop.ipynb #bp05ep02
 def backprop_epoch(
-    lr, # learning rate, a positive number
-    params, # w1 (p, h), b1 (h,), w2 (h, c), b2 (c,); changed in place
-    dl, # iterable of batches: images (n, p), and one-hot rows (n, c) or labels (n,)
+    lr: float, # learning rate, a positive number
+    params: Iterable[torch.Tensor], # w1 (p, h), b1 (h,), w2 (h, c), b2 (c,); changed in place
+    dl: Iterable, # batches: images (n, p), and one-hot rows (n, c) or labels (n,)
 ) -> float: # mean loss over the images, each with the parameters of its time
     "One epoch of SGD on `sigmoid_net`. Raises as `train_epoch` does, and then changes nothing."
     params, losses, sizes = list(params), [], []

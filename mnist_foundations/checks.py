@@ -8,6 +8,7 @@ __all__ = ['check_positive', 'check_share', 'check_count', 'as_tensor', 'check_a
 
 # %% ../nbs/appendix_checks.ipynb #a8d4ac5c
 import copy, math, warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -16,8 +17,8 @@ import torch
 
 # %% ../nbs/appendix_checks.ipynb #c0be0d4c
 def check_positive(
-    name, # what the message calls the number
-    value, # a real number
+    name: str, # what the message calls the number
+    value: float, # any real number
 ) -> float: # the same
     "`value` as a float; raises `TypeError` or `ValueError` unless it is a positive, finite number."
     problem = f'{name} is {value!r}; expected a positive number'
@@ -26,10 +27,10 @@ def check_positive(
     return float(value)
 
 def check_share(
-    name, # what the message calls the number
-    value, # a real number
-    below=1., # the first number that is too large; `math.inf` if none is
-):
+    name: str, # what the message calls the number
+    value: float, # any real number
+    below: float = 1., # the first number that is too large; `math.inf` if none is
+) -> None:
     "Raise `ValueError` unless `value` is a number from 0 to below `below`."
     if isinstance(value, Real) and 0 <= value < below: return
     expected = '0 or more' if below == math.inf else f'from 0 to below {below:g}'
@@ -37,18 +38,18 @@ def check_share(
 
 # %% ../nbs/appendix_checks.ipynb #ec1cf65b
 def check_count(
-    name, # what the message calls the number
-    value, # an integer
-    least=1, # the smallest that will do
-):
+    name: str, # what the message calls the number
+    value: int, # how many
+    least: int = 1, # the smallest that will do
+) -> None:
     "Raise `ValueError` unless `value` is a whole number, large enough."
     if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f'{name} is {value!r}; expected a whole number, at least {least}')
 
 # %% ../nbs/appendix_checks.ipynb #38669178
 def as_tensor(
-    name, # what the message calls the value
-    value, # a tensor, a NumPy array, a number or a list of numbers
+    name: str, # what the message calls the value
+    value: torch.Tensor | np.ndarray | list | float, # numbers
 ) -> torch.Tensor: # a tensor as it is; of an array a copy. Large unsigned integers, with which PyTorch can't count, as int64
     "`value` as a tensor; raises `TypeError` where it isn't numbers."
     if not isinstance(value, torch.Tensor):
@@ -59,10 +60,10 @@ def as_tensor(
     return value.long() if value.dtype in (torch.uint16, torch.uint32, torch.uint64) else value
 
 def check_axes(
-    name, # what the message calls the tensor
-    tensor, # any tensor
-    *axes, # a letter for each axis that is expected: 'n', 'p'
-):
+    name: str, # what the message calls the tensor
+    tensor: torch.Tensor, # any
+    *axes: str, # a letter for each axis that is expected: 'n', 'p'
+) -> None:
     "Raise `ValueError` unless `tensor` has as many axes as are named."
     if tensor.ndim == len(axes): return
     expected = f'({axes[0]},)' if len(axes) == 1 else f'({",".join(axes)})'
@@ -70,9 +71,9 @@ def check_axes(
 
 # %% ../nbs/appendix_checks.ipynb #c817a1fd
 def check_floating(
-    name, # what the message calls the tensor
-    tensor, # any tensor
-):
+    name: str, # what the message calls the tensor
+    tensor: torch.Tensor, # any
+) -> None:
     "Raise `TypeError` unless `tensor` is a tensor of floating point numbers."
     if not isinstance(tensor, torch.Tensor):
         raise TypeError(f'{name} is a {type(tensor).__name__}; expected a tensor')
@@ -80,10 +81,10 @@ def check_floating(
         raise TypeError(f'{name} is {tensor.dtype}; expected floating point: {name}.float()/255')
 
 def check_rows(
-    x, # (n, ...) tensor
-    y, # (n, ...) tensor
-    names=('x', 'y'), # what the message calls them
-):
+    x: torch.Tensor, # (n, ...)
+    y: torch.Tensor, # (n, ...)
+    names: tuple[str, str] = ('x', 'y'), # what the message calls them
+) -> None:
     "Raise `ValueError` unless x and y have as many rows, at least one, and lie on one device."
     first, second = names
     if len(x) != len(y) or not len(x):
@@ -93,9 +94,9 @@ def check_rows(
 
 # %% ../nbs/appendix_checks.ipynb #c2be6529
 def check_same_pixels(
-    a, # (..., p) tensor
-    b, # (..., p) tensor
-):
+    a: torch.Tensor, # (..., p)
+    b: torch.Tensor, # (..., p)
+) -> None:
     "Raise `ValueError` unless the last axes are equally long."
     if a.ndim == 0 or b.ndim == 0 or a.shape[-1] != b.shape[-1]:
         raise ValueError(f'a has the shape {tuple(a.shape)} and b {tuple(b.shape)}; '
@@ -103,11 +104,11 @@ def check_same_pixels(
 
 # %% ../nbs/appendix_checks.ipynb #4bd28fe9
 def check_layer(
-    xb, # (n, p) floating point batch
-    weights, # (p, c) weights
-    bias, # (c,) or (1,) bias
-    names=('xb', 'weights', 'bias'), # what the message calls them
-):
+    xb: torch.Tensor, # (n, p) floating point batch
+    weights: torch.Tensor, # (p, c) weights
+    bias: torch.Tensor, # (c,) or (1,) bias
+    names: tuple[str, str, str] = ('xb', 'weights', 'bias'), # what the message calls them
+) -> None:
     "Raise `TypeError` or `ValueError` unless `xb@weights + bias` is one layer applied to one batch."
     check_floating(names[0], xb)
     if xb.ndim != 2 or weights.ndim != 2 or xb.shape[1] != weights.shape[0]:
@@ -118,10 +119,10 @@ def check_layer(
 
 # %% ../nbs/appendix_checks.ipynb #chkconv1
 def check_convolution(
-    xb, # (n, c, height, width) floating point images
-    weights, # (k, c, rows, columns) filters
-    bias=None, # (k,) a number for each filter, or None
-):
+    xb: torch.Tensor, # (n, c, height, width) floating point images
+    weights: torch.Tensor, # (k, c, rows, columns) filters
+    bias: torch.Tensor | None = None, # (k,) a number for each filter, or None
+) -> None:
     "Raise `TypeError` or `ValueError` unless the filters take as many channels as the images have."
     for name, tensor in (('xb', xb), ('weights', weights)):
         check_floating(name, tensor)
@@ -135,8 +136,8 @@ def check_convolution(
 
 # %% ../nbs/appendix_checks.ipynb #8469c8f5
 def check_images(
-    x, # (n, ...) images
-):
+    x: torch.Tensor, # (n, ...) images
+) -> None:
     "Raise unless x is finite floating point that isn't undivided bytes; warn where it looks like ink on white paper."
     check_floating('x', x)
     low, high = (v.item() for v in x.aminmax())
@@ -148,9 +149,9 @@ def check_images(
 
 # %% ../nbs/appendix_checks.ipynb #1eb0bfa3
 def as_labels(
-    name, # what the message calls the labels
-    y, # (n,) integers or booleans, 0 to n_classes-1
-    n_classes, # c, the number of classes
+    name: str, # what the message calls the labels
+    y: torch.Tensor | np.ndarray | list, # (n,) integers or booleans, 0 to n_classes-1
+    n_classes: int, # c, the number of classes
 ) -> torch.Tensor: # (n,) int64
     "`y` as int64 labels; raises `TypeError` or `ValueError` on what is none."
     y = as_tensor(name, y)
@@ -163,10 +164,10 @@ def as_labels(
 
 # %% ../nbs/appendix_checks.ipynb #85f27238
 def check_loader(
-    x, # (n, ...) images
-    y, # (n, ...) targets
-    batch_size, # rows a batch
-):
+    x: torch.Tensor, # (n, ...) images
+    y: torch.Tensor, # (n, ...) targets
+    batch_size: int, # rows a batch
+) -> None:
     "Raise unless x is images and y as many targets in [0, 1] or labels from 0, and batches have a size."
     check_floating('x', x)
     check_rows(x, y)
@@ -178,7 +179,7 @@ def check_loader(
 
 # %% ../nbs/appendix_checks.ipynb #5a9f701a
 def is_sorted(
-    y, # (n,) or (n, 1) labels, or (n, c) one-hot rows
+    y: torch.Tensor, # (n,) or (n, 1) labels, or (n, c) one-hot rows
 ) -> bool:
     "Do the labels rise or fall from the first row to the last, and is there more than one?"
     labels = y.float().argmax(1) if y.ndim == 2 and y.shape[1] > 1 else y.flatten()
@@ -186,27 +187,27 @@ def is_sorted(
     return bool(steps.any() and ((steps >= 0).all() or (steps <= 0).all()))
 
 def warn_if_in_order(
-    dl, # any loader; a `BatchLoader` knows whether its labels come in order
-):
+    dl: Iterable, # any loader; a `BatchLoader` knows whether its labels come in order
+) -> None:
     "Warn, once a loader, where a training loader hands out its labels in order."
     if isinstance(dl, torch.utils.data.DataLoader): return           # its `in_order` is about its workers
-    if not getattr(dl, 'in_order', False): return
+    if not hasattr(dl, 'in_order') or not dl.in_order: return
     dl.in_order = False
     warnings.warn('the labels come in order, so the last batches undo what the first ones taught; '
                   'BatchLoader(..., shuffle=True) mixes them', stacklevel=3)
 
 # %% ../nbs/appendix_checks.ipynb #ed6b56f9
 def check_predictions(
-    predictions, # tensor of scores
-):
+    predictions: torch.Tensor, # scores of any shape
+) -> None:
     "Raise `TypeError` unless the predictions are floating point, and `ValueError` where one of them is nan."
     check_floating('predictions', predictions)
     if predictions.isnan().any():
         raise ValueError(f'predictions hold {predictions.isnan().sum()} nan; expected numbers: are the weights finite?')
 
 def check_targets(
-    predictions, # tensor of predictions
-    targets, # tensor or array of as many targets
+    predictions: torch.Tensor, # of any shape
+    targets: torch.Tensor | np.ndarray, # as many
 ) -> torch.Tensor: # the targets as floating point, of the dtype of the predictions
     "Raise `ValueError` unless both have one shape, are not empty, and targets (seen on the CPU) are all 0 or 1."
     check_floating('predictions', predictions)
@@ -222,8 +223,8 @@ def check_targets(
 
 # %% ../nbs/appendix_checks.ipynb #34c4fdfe
 def class_indices(
-    predictions, # (n, c) scores, a column a class
-    targets, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
+    predictions: torch.Tensor, # (n, c) scores, a column a class
+    targets: torch.Tensor | np.ndarray, # (n, c) one-hot rows, or (n,) integer labels from 0 to c-1
 ) -> torch.Tensor: # (n,) int64, each row's right column
     "The right column of each row; raises `ValueError` where the targets are neither one-hot rows nor labels that fit."
     check_floating('predictions', predictions)
@@ -246,8 +247,8 @@ def class_indices(
 
 # %% ../nbs/appendix_checks.ipynb #chksoft2
 def class_targets(
-    predictions, # (n, c) scores, a column a class
-    targets, # as in `class_indices`, or (n, c) floating point shares, 0 or more, that add up to 1 in each row
+    predictions: torch.Tensor, # (n, c) scores, a column a class
+    targets: torch.Tensor | np.ndarray, # as in `class_indices`, or (n, c) shares, 0 or more, that add up to 1 a row
 ) -> torch.Tensor: # (n,) int64 labels, or the shares
     "What a loss compares each row with; raises `ValueError` as `class_indices` does, and where shares don't add up to 1."
     targets = as_tensor('targets', targets)
@@ -261,8 +262,8 @@ def class_targets(
 
 # %% ../nbs/appendix_checks.ipynb #f98d56fe
 def check_step(
-    lr, # learning rate, a positive number
-    params, # list of parameters
+    lr: float, # learning rate, a positive number
+    params: Sequence[torch.Tensor], # parameters
 ) -> float: # the learning rate
     "lr as a float; raises unless it is a positive number, and params are some finite tensors."
     if not params: raise ValueError('params is empty; expected at least one tensor')
@@ -271,32 +272,32 @@ def check_step(
     return check_positive('lr', lr)
 
 def check_trainable(
-    params, # list of parameters
-):
+    params: Sequence[torch.Tensor], # parameters
+) -> None:
     "Raise `ValueError` unless every parameter asks for a gradient."
     for i, p in enumerate(params):
         if not p.requires_grad: raise ValueError(f'params[{i}] does not require a gradient: p.requires_grad_()')
 
 def check_gradients(
-    params, # list of parameters, after `backward`
-):
+    params: Sequence[torch.Tensor], # parameters, after `backward`
+) -> None:
     "Raise `ValueError` unless every parameter got a gradient."
     for i, p in enumerate(params):
         if p.grad is None: raise ValueError(f'params[{i}] got no gradient; expected model to use it')
 
 # %% ../nbs/appendix_checks.ipynb #7f08eb85
 def weighted_mean(
-    values, # list of numbers or tensors of one number, a batch each
-    sizes, # list of the number of images in each batch
+    values: Sequence[torch.Tensor | float], # one number a batch
+    sizes: Sequence[int], # the number of images in each batch
 ) -> float: # mean over the images
     "The mean of the batches' means, each weighed by its size, added up in Python floats whatever the dtype."
     return sum(float(v)*n for v, n in zip(values, sizes, strict=True))/sum(sizes)
 
 def mean_loss(
-    losses, # list of tensors, the mean loss of each batch
-    sizes, # list of the number of images in each batch
-    lr, # the learning rate, for the message
-    params, # list of parameters after the epoch
+    losses: Sequence[torch.Tensor], # the mean loss of each batch
+    sizes: Sequence[int], # the number of images in each batch
+    lr: float, # the learning rate, for the message
+    params: Sequence[torch.Tensor], # parameters after the epoch
 ) -> float: # mean over the images
     "Mean loss over the images; raises `ValueError` if there is none, or if a loss or a parameter is not finite."
     if not losses: raise ValueError('dl has no batches; expected at least one')
@@ -309,13 +310,13 @@ def mean_loss(
 # %% ../nbs/appendix_checks.ipynb #cfd22b9c
 @contextmanager
 def restored(
-    params, # list of parameters and buffers
-    opt=None, # optimizer whose state goes with them
-    always=False, # put everything back after a block that succeeds, too?
-):
+    params: Sequence[torch.Tensor], # parameters and buffers
+    opt: torch.optim.Optimizer | None = None, # optimizer whose state goes with them
+    always: bool = False, # put everything back after a block that succeeds, too?
+) -> Iterator[None]:
     "Put parameters and optimizer back if the block fails, and after an interrupt if a parameter is not finite."
     before, back = [p.detach().clone() for p in params], always
-    state = copy.deepcopy(opt.state_dict()) if opt else None
+    state = copy.deepcopy(opt.state_dict()) if opt else {}
     try: yield
     except BaseException as e:
         back |= isinstance(e, Exception) or not all(p.isfinite().all() for p in params if p.requires_grad)
@@ -329,12 +330,12 @@ def restored(
 # %% ../nbs/appendix_checks.ipynb #a4a450bd
 @contextmanager
 def evaluating(
-    model, # any callable; an `nn.Module` is put into eval mode
-):
+    model: Callable, # any; an `nn.Module` is put into eval mode
+) -> Iterator[None]:
     "No gradients and eval mode inside the block; afterwards every submodule is back in the mode it was in."
     modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
     modes = [m.training for m in modules]
-    if modules: model.eval()
+    if isinstance(model, torch.nn.Module): model.eval()
     try:
         with torch.no_grad(): yield
     finally:

@@ -12,19 +12,19 @@ from .show import Picture, blank_figure
 
 # %% ../nbs/07_fair_choices.ipynb #chinterval
 def accuracy_interval(
-    right, # number of images that were read rightly, an integer from 0 to n
-    n, # number of images, at least 1
-    confidence=.95, # how often such an interval holds the true accuracy, above 0 and below 1
-): # its lower and its upper end, from 0 to 1
+    right: int, # number of images that were read rightly, from 0 to n
+    n: int, # number of images, at least 1
+    confidence: float = .95, # how often such an interval holds the true accuracy, above 0 and below 1
+) -> tuple[float, float]: # its lower and its upper end, from 0 to 1
     "Wilson's interval for an accuracy. Raises `TypeError` or `ValueError` as `binomtest` does."
     ends = binomtest(right, n).proportion_ci(confidence, method='wilson')
     return float(ends.low), float(ends.high)
 
 # %% ../nbs/07_fair_choices.ipynb #chshow
 def show_intervals(
-    results, # a dict from a name to (number of images read rightly, number of images)
-    xlabel='accuracy (0 to 1)', # what the results measure
-    alt=None, # alt text; None writes one
+    results: dict[str, tuple[int, int]], # from a name to (number of images read rightly, number of images)
+    xlabel: str = 'accuracy (0 to 1)', # what the results measure
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw accuracies as dots and their 95% intervals as bars, a row for each name."
     fig = blank_figure(8.5, 1 + .38*len(results))
@@ -51,23 +51,23 @@ def _hits(name, right, *axes):
     return right
 
 def mcnemar(
-    right_a, # (n,) booleans: which images the one net reads rightly
-    right_b, # (n,) booleans: which of the same images the other reads rightly
-): # p-value from 0 to 1, and on how many images only a and only b is right
+    right_a: torch.Tensor, # (n,) booleans: which images the one net reads rightly
+    right_b: torch.Tensor, # (n,) booleans: which of the same images the other reads rightly
+) -> tuple[float, int, int]: # p-value from 0 to 1, and on how many images only a and only b is right
     "McNemar's exact test of two nets. Raises `TypeError` or `ValueError` on what isn't hits."
     a, b = _hits('right_a', right_a, 'n'), _hits('right_b', right_b, 'n')
     check_rows(a, b, ('right_a', 'right_b'))
-    only_a, only_b = (a & ~b).sum().item(), (b & ~a).sum().item()
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     differ = only_a + only_b
     return binomtest(only_a, differ).pvalue if differ else 1., only_a, only_b
 
 # %% ../nbs/07_fair_choices.ipynb #chbest
 def best_of_many(
-    right, # (m, n) booleans, a row for each net: which of n images it reads rightly; n at least 2
-    n_tried, # number of nets that are tried each time, from 1 to m
-    n_draws=300, # number of times that nets are drawn and one is chosen
-    generator=None, # CPU `torch.Generator`; None is torch's own
-): # mean gain of the best over those tried, on the half of the images that chose it and on the other
+    right: torch.Tensor, # (m, n) booleans, a row for each net: which of n images it reads rightly; n at least 2
+    n_tried: int, # number of nets that are tried each time, from 1 to m
+    n_draws: int = 300, # number of times that nets are drawn and one is chosen
+    generator: torch.Generator | None = None, # on the CPU; None is torch's own
+) -> list[float]: # mean gain of the best over those tried, on the half of the images that chose it and on the other
     "How much better the best of many looks, and is. Raises as `mcnemar`, and if n_tried is too large."
     right, gains = _hits('right', right, 'm', 'n'), []
     check_count('n_tried', n_tried)

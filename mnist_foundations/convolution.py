@@ -5,6 +5,9 @@ __all__ = ['conv_size', 'conv2d', 'max_pool', 'conv2d_backward', 'as_images', 'L
            'receptive_field', 'occlusion']
 
 # %% ../nbs/11_convolution.ipynb #cnvimp01
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,14 +17,14 @@ from .data import BatchLoader
 from .distortion import Distort
 from .keeping import Checkpoint
 from .optimizers import SGD, one_cycle
-from .training import fit, predict
+from .training import History, fit, predict
 
 # %% ../nbs/11_convolution.ipynb #cnvsiz03
 def conv_size(
-    size, # pixels along an axis, at least 1
-    kernel, # pixels of the window along it, at least 1
-    stride=1, # pixels from one place of the window to the next, at least 1
-    padding=0, # zeros that are put before the first pixel and after the last, 0 or more
+    size: int, # pixels along an axis, at least 1
+    kernel: int, # pixels of the window along it, at least 1
+    stride: int = 1, # pixels from one place of the window to the next, at least 1
+    padding: int = 0, # zeros that are put before the first pixel and after the last, 0 or more
 ) -> int: # places of the window, which is pixels of the result
     "How many places a window has along an axis. Raises `ValueError` where there is none."
     for name, value in (('size', size), ('kernel', kernel), ('stride', stride)):
@@ -37,11 +40,11 @@ def _result_shape(xb, weights, stride, padding):
     return len(xb), len(weights), *(conv_size(*each, stride, padding) for each in sizes)
 
 def conv2d(
-    xb, # (n, c, height, width) floating point images of c channels
-    weights, # (k, c, rows, columns) k filters, of the dtype and on the device of xb
-    bias=None, # (k,) a number to add to each channel of the result; None adds nothing
-    stride=1, # pixels from one window to the next, down and across, at least 1
-    padding=0, # zeros around each image, 0 or more
+    xb: torch.Tensor, # (n, c, height, width) floating point images of c channels
+    weights: torch.Tensor, # (k, c, rows, columns) k filters, of the dtype and on the device of xb
+    bias: torch.Tensor | None = None, # (k,) a number to add to each channel of the result; None adds nothing
+    stride: int = 1, # pixels from one window to the next, down and across, at least 1
+    padding: int = 0, # zeros around each image, 0 or more
 ) -> torch.Tensor: # (n, k, height, width), as high and wide as `conv_size` says
     "All windows times all filters, as one matrix multiplication. Raises `TypeError` or `ValueError`."
     check_convolution(xb, weights, bias)
@@ -53,8 +56,8 @@ def conv2d(
 
 # %% ../nbs/11_convolution.ipynb #cnvpol03
 def max_pool(
-    xb, # (n, c, height, width) numbers
-    kernel=2, # pixels of a window, and from one to the next; at least 1, at most the height and width
+    xb: torch.Tensor, # (n, c, height, width) numbers
+    kernel: int = 2, # pixels of a window, and from one to the next; at least 1, at most the height and width
 ) -> torch.Tensor: # (n, c, height/kernel, width/kernel), rounded down; what is left over is dropped
     "The largest number of each window. Raises `ValueError`."
     check_axes('xb', xb, 'n', 'c', 'h', 'w')
@@ -64,12 +67,12 @@ def max_pool(
 
 # %% ../nbs/11_convolution.ipynb #cnvbck05
 def conv2d_backward(
-    grad, # (n, k, ...) gradient of the loss by the result of `conv2d`
-    xb, # (n, c, height, width) the images it was given
-    weights, # (k, c, rows, columns) the filters
-    stride=1, # as there
-    padding=0, # as there
-): # gradients of the loss by xb, by weights and by bias, of their shapes
+    grad: torch.Tensor, # (n, k, ...) gradient of the loss by the result of `conv2d`
+    xb: torch.Tensor, # (n, c, height, width) the images it was given
+    weights: torch.Tensor, # (k, c, rows, columns) the filters
+    stride: int = 1, # as there
+    padding: int = 0, # as there
+) -> tuple[torch.Tensor, ...]: # gradients of the loss by xb, by weights and by bias, of their shapes
     "The gradients of `conv2d`, by two more convolutions. Raises as `conv2d` does."
     check_convolution(xb, weights)
     n, k, height, width = _result_shape(xb, weights, stride, padding)
@@ -88,7 +91,7 @@ def conv2d_backward(
 
 # %% ../nbs/11_convolution.ipynb #cnvimg03
 def as_images(
-    xb, # (n, 784) or (n, 1, 28, 28) floating point images
+    xb: torch.Tensor, # (n, 784) or (n, 1, 28, 28) floating point images
 ) -> torch.Tensor: # (n, 1, 28, 28)
     "Images with their rows, columns and one channel. Raises `TypeError` or `ValueError`."
     check_floating('xb', xb)
@@ -100,7 +103,7 @@ def as_images(
 class LeNet5(nn.Module):
     "The net of LeCun et al. 1998, as it is usually rebuilt. A forward pass raises as `as_images` does."
     def __init__(self,
-        n_classes=10, # c, outputs
+        n_classes: int = 10, # c, outputs
     ):
         super().__init__()
         self.config = dict(n_classes=n_classes)
@@ -109,16 +112,16 @@ class LeNet5(nn.Module):
             nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2),             # (n, 16, 5, 5)
             nn.Conv2d(16, 120, 5), nn.Tanh(), nn.Flatten(),              # (n, 120)
             nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, n_classes))
-    def forward(self, xb): # (n, 784) or (n, 1, 28, 28) images -> (n, c) scores
+    def forward(self, xb: torch.Tensor) -> torch.Tensor: # (n, 784) or (n, 1, 28, 28) images -> (n, c) scores
         return self.layers(as_images(xb))
 
 # %% ../nbs/11_convolution.ipynb #cnvsml03
 class SmallConvNet(nn.Module):
     "Three convolutions, normalised and pooled, and a linear layer. Raises as `as_images` does."
     def __init__(self,
-        widths=(16, 32, 64), # channels after each of the three convolutions, at least 1
-        n_classes=10, # c, outputs
-        device=None, # torch device; None is the CPU
+        widths: Sequence[int] = (16, 32, 64), # channels after each of the three convolutions, at least 1
+        n_classes: int = 10, # c, outputs
+        device: torch.device | str | None = None, # None is the CPU
     ):
         super().__init__()
         self.config = dict(widths=list(widths), n_classes=n_classes)
@@ -130,21 +133,21 @@ class SmallConvNet(nn.Module):
             nn.Conv2d(a, b, 3, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(b), nn.ReLU(),
             nn.Conv2d(b, c, 3, bias=False), nn.MaxPool2d(2), nn.BatchNorm2d(c), nn.ReLU(),
             nn.Flatten(), nn.Linear(4*c, n_classes))
-        self.to(device=device, memory_format=torch.channels_last)
-    def forward(self, xb): # (n, 784) or (n, 1, 28, 28) images -> (n, c) scores
+        self.to(device=device, memory_format=torch.channels_last)    # type: ignore[call-overload]
+    def forward(self, xb: torch.Tensor) -> torch.Tensor: # (n, 784) or (n, 1, 28, 28) images -> (n, c) scores
         return self.layers(as_images(xb))
 
 # %% ../nbs/11_convolution.ipynb #cnvtrn01
 def train_conv(
-    x, # (n, 784) floating point images in [0, 1]
-    y, # (n,) labels 0 to 9, or (n, c) one-hot rows
-    epochs=20, # at least 1
-    seed=0, # of the start, the order of the images and the distortions
-    lr=.1, # the highest learning rate
-    widths=(16, 32, 64), # channels after each convolution
-    augment=Distort(), # function from (n, 784) images to the same, for the training batches; or None
-    checkpoint=None, # file to write after each epoch, and to go on from if it is there
-): # the `SmallConvNet`, on the device of x, and the `History`
+    x: torch.Tensor, # (n, 784) floating point images in [0, 1]
+    y: torch.Tensor, # (n,) labels 0 to 9, or (n, c) one-hot rows
+    epochs: int = 20, # at least 1
+    seed: int = 0, # of the start, the order of the images and the distortions
+    lr: float = .1, # the highest learning rate
+    widths: Sequence[int] = (16, 32, 64), # channels after each convolution
+    augment: Callable | None = Distort(), # from (n, 784) images to the same, for the training batches
+    checkpoint: str | Path | None = None, # file to write after each epoch, and to go on from if it is there
+) -> tuple[SmallConvNet, History]: # the net is on the device of x
     "Train the small net by the recipe of chapter 11. Seeds torch's random numbers; raises as `fit` does."
     torch.manual_seed(seed)
     net = SmallConvNet(widths, y.shape[1] if y.ndim == 2 else 10, x.device)
@@ -156,8 +159,8 @@ def train_conv(
 
 # %% ../nbs/11_convolution.ipynb #cnvrcf03
 def receptive_field(
-    windows, # (kernel, stride) of each layer, the first layer first
-): # pixels that a place of the last layer looks at along an axis, and pixels from it to the next place
+    windows: Iterable[tuple[int, int]], # (kernel, stride) of each layer, the first layer first
+) -> tuple[int, int]: # pixels that a place of the last layer looks at along an axis, and pixels from it to the next place
     "How far back a place looks, and how far its neighbour's look is away."
     size = step = 1
     for kernel, stride in windows:
@@ -167,10 +170,10 @@ def receptive_field(
 
 # %% ../nbs/11_convolution.ipynb #cnvocc03
 def occlusion(
-    model, # callable from (n, 784) images to (n, c) scores
-    image, # (784,) floating point pixels
-    label, # the digit whose probability is asked for, 0 to c-1
-    size=5, # side of the square that is covered, in pixels, odd
+    model: Callable, # from (n, 784) images to (n, c) scores
+    image: torch.Tensor, # (784,) floating point pixels
+    label: int, # the digit whose probability is asked for, 0 to c-1
+    size: int = 5, # side of the square that is covered, in pixels, odd
 ) -> torch.Tensor: # (28, 28): the probability when the square around that pixel is paper
     "What covering a patch does to an answer (Zeiler and Fergus 2014). Raises `ValueError`."
     if size % 2 != 1: raise ValueError(f'size is {size}; expected an odd number, which has a middle')

@@ -5,6 +5,7 @@ __all__ = ['load_mnist', 'split_valid', 'one_hot', 'BatchLoader', 'mnist_path']
 
 # %% ../nbs/00_data.ipynb #ab87920f
 import math, os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,11 @@ from .files import full, kept_or_decoded, own_copy, sample
 
 # %% ../nbs/00_data.ipynb #d5b0a822
 def load_mnist(
-    path, # folder that holds `split`, as `mnist_path` returns it
-    split, # 'training' or 'testing': the name of a folder with one folder of PNGs per digit
-    digits=None, # digits to load, each 0 to 9 and once; None is all ten
-    device=None, # torch device of x and y; None is the CPU
-): # x (n, 784) float32 in [0, 1] and y (n,) int64, each row's digit; by `digits`, then by file name
+    path: str | Path, # folder that holds `split`, as `mnist_path` returns it
+    split: str, # 'training' or 'testing': the name of a folder with one folder of PNGs per digit
+    digits: Iterable[int] | None = None, # digits to load, each 0 to 9 and once; None is all ten
+    device: torch.device | str | None = None, # of x and y; None is the CPU
+) -> tuple[torch.Tensor, torch.Tensor]: # (n, 784) float32 in [0, 1] and digits (n,) int64; by `digits`, then by file name
     "Load MNIST as tensors. Raises `FileNotFoundError` or `ValueError`, naming the folder or file."
     digits = list(range(10) if digits is None else digits)
     known, each_once = set(digits) <= set(range(10)), len(set(digits)) == len(digits)
@@ -35,11 +36,11 @@ def load_mnist(
 
 # %% ../nbs/00_data.ipynb #piles004
 def split_valid(
-    x, # (n, ...) images; a tensor or an array
-    y, # (n, ...) labels or targets, on the device of x
-    share=1/6, # share of the images that is kept aside for choices, from 0 to below 1
-    seed=0, # of the random choice
-): # x, y to train with, and x_valid, y_valid to choose by: copies, each row in one of the two piles
+    x: torch.Tensor | np.ndarray, # (n, ...) images
+    y: torch.Tensor | np.ndarray, # (n, ...) labels or targets, on the device of x
+    share: float = 1/6, # share of the images that is kept aside for choices, from 0 to below 1
+    seed: int = 0, # of the random choice
+) -> tuple[torch.Tensor, ...]: # x, y to train with, x_valid, y_valid to choose by: copies, each row in one of the two piles
     "Images to train with and to choose by, at random, the same for the same seed. Raises `ValueError`."
     x, y = as_tensor('x', x), as_tensor('y', y)
     check_rows(x, y)
@@ -51,8 +52,8 @@ def split_valid(
 
 # %% ../nbs/00_data.ipynb #6683fbb7
 def one_hot(
-    y, # (n,) integer labels, 0 to n_classes-1; a tensor, an array or a list
-    n_classes=10, # c, the number of columns
+    y: torch.Tensor | np.ndarray | list, # (n,) integer labels, 0 to n_classes-1
+    n_classes: int = 10, # c, the number of columns
 ) -> torch.Tensor: # (n, c) float32, a 1 in the column of each label and 0 elsewhere
     "Labels as rows of zeros and one 1. Raises `TypeError` or `ValueError` on what is no label."
     y = as_labels('y', y, n_classes)
@@ -63,23 +64,23 @@ def one_hot(
 class BatchLoader:
     "Mini-batches `(xb, yb)`, copies of rows of x and y; each pass in a new order if `shuffle`."
     def __init__(self,
-        x, # (n, ...) floating point images in [0, 1], or normalised ones; a tensor or an array
-        y, # (n, ...) targets in [0, 1], or integer labels; on the device of x
-        batch_size, # rows a batch, at least 1; the last batch has what is left
-        shuffle=False, # draw a new order for each pass?
-        generator=None, # CPU `torch.Generator` for the orders; None is torch's own
-        drop_last=False, # leave out a last batch that is short?
+        x: torch.Tensor | np.ndarray, # (n, ...) floating point images in [0, 1], or normalised ones
+        y: torch.Tensor | np.ndarray, # (n, ...) targets in [0, 1], or integer labels; on the device of x
+        batch_size: int, # rows a batch, at least 1; the last batch has what is left
+        shuffle: bool = False, # draw a new order for each pass?
+        generator: torch.Generator | None = None, # for the orders, on the CPU; None is torch's own
+        drop_last: bool = False, # leave out a last batch that is short?
     ):
         x, y = as_tensor('x', x), as_tensor('y', y)
         check_loader(x, y, batch_size)
         self.x, self.y, self.batch_size, self.shuffle = x, y, batch_size, shuffle
         self.generator, self.drop_last = generator, drop_last
         self.in_order = not shuffle and len(self) > 1 and is_sorted(y)
-    def __len__(self):
+    def __len__(self) -> int:
         batches = len(self.x)/self.batch_size
         if self.drop_last: return math.floor(batches)
         return math.ceil(batches)
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = torch.arange(len(self.x))
         if self.shuffle: order = torch.randperm(len(self.x), generator=self.generator)
         for rows in order.to(self.x.device).split(self.batch_size)[:len(self)]:
@@ -87,7 +88,7 @@ class BatchLoader:
 
 # %% ../nbs/00_data.ipynb #51a77ad9
 def mnist_path(
-    source=None, # 'full', 'sample', or your own copy; None: `MNIST_FOUNDATIONS_DATA`, else what can be had
+    source: str | Path | None = None, # 'full', 'sample' or your own copy; None: `MNIST_FOUNDATIONS_DATA`, else what there is
 ) -> Path: # a folder with `training/0…9/*.png` and `testing/0…9/*.png`
     "Find MNIST. Raises `FileNotFoundError`, `ValueError` (no MNIST) or `OSError` (network, disk)."
     asked = source or os.environ.get('MNIST_FOUNDATIONS_DATA')

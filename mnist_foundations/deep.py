@@ -4,6 +4,7 @@
 __all__ = ['DeepNet', 'layer_signals', 'update_ratios', 'show_signals', 'BatchNorm', 'dead_share']
 
 # %% ../nbs/06_deep_nets.ipynb #dn06imex
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -17,12 +18,12 @@ from .show import Picture, blank_figure
 class DeepNet(nn.Module):
     "Linear layers of `sizes`, a function between each two; normalised or with shortcuts if asked for."
     def __init__(self,
-        sizes, # pixels, hidden units of each layer, classes
-        between=torch.relu, # function after each hidden layer, of any tensor
-        gain=1., # weights of a layer with n inputs start with the standard deviation gain/√n
-        centre=0., # mean output of `between`; later biases start at -centre times the sum of weights
-        norm=False, # `BatchNorm` before each `between`?
-        shortcut=False, # add to each hidden layer but the first what came in? All need the same width
+        sizes: Sequence[int], # pixels, hidden units of each layer, classes
+        between: Callable = torch.relu, # after each hidden layer, of any tensor
+        gain: float = 1., # weights of a layer with n inputs start with the standard deviation gain/√n
+        centre: float = 0., # mean output of `between`; later biases start at -centre times the sum of weights
+        norm: bool = False, # `BatchNorm` before each `between`?
+        shortcut: bool = False, # add to each hidden layer but the first what came in? All need the same width
     ):
         super().__init__()
         self.between, self.shortcut = between, shortcut
@@ -30,22 +31,22 @@ class DeepNet(nn.Module):
         means = [0, *[centre]*(len(sizes) - 2)]      # a layer, of what comes in; 0 for the pixels
         self.biases = nn.ParameterList(-m*w.detach().sum(0) for m, w in zip(means, self.weights))
         self.norms = nn.ModuleList(BatchNorm(m) if norm else nn.Identity() for m in sizes[1:-1])
-    def layers(self, xb):                  # what comes out of each layer, the (n, c) scores last
-        outputs = []
+    def layers(self, xb: torch.Tensor) -> list[torch.Tensor]:   # what comes out of each layer, the (n, c) scores last
+        outputs: list[torch.Tensor] = []
         for w, b, norm in zip(self.weights, self.biases, self.norms):
             new = self.between(norm(linear1(xb, w, b)))
             xb = xb + new if self.shortcut and outputs else new
             outputs.append(xb)                           # (n, h)
         return [*outputs, linear1(xb, self.weights[-1], self.biases[-1])]
-    def forward(self, xb): return self.layers(xb)[-1]
+    def forward(self, xb: torch.Tensor) -> torch.Tensor: return self.layers(xb)[-1]
 
 # %% ../nbs/06_deep_nets.ipynb #dn06sigx
 def layer_signals(
-    model, # a `DeepNet`, whose running statistics stay as they are
-    xb, # (n, p) images
-    yb, # (n,) labels or (n, c) targets
-    loss_func, # callable from (scores, yb) to a scalar
-): # two lists of (n, h), a tensor a hidden layer: activations, and the gradients of the loss by them
+    model: DeepNet, # its running statistics stay as they are
+    xb: torch.Tensor, # (n, p) images
+    yb: torch.Tensor, # (n,) labels or (n, c) targets
+    loss_func: Callable, # from (scores, yb) to a scalar
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]: # (n, h) a hidden layer: activations, and the loss's gradients by them
     "What a batch sends forward through each hidden layer, and what the loss sends back."
     with restored(list(model.buffers()), always=True):
         *outputs, scores = model.layers(xb)
@@ -54,12 +55,12 @@ def layer_signals(
 
 # %% ../nbs/06_deep_nets.ipynb #dn06uprx
 def update_ratios(
-    model, # a `DeepNet`, whose running statistics stay as they are
-    lr, # learning rate, a positive number
-    xb, # (n, p) images
-    yb, # (n,) labels or (n, c) targets
-    loss_func, # callable from (scores, yb) to a scalar
-) -> list: # a number for each layer, the first layer first
+    model: DeepNet, # its running statistics stay as they are
+    lr: float, # learning rate, a positive number
+    xb: torch.Tensor, # (n, p) images
+    yb: torch.Tensor, # (n,) labels or (n, c) targets
+    loss_func: Callable, # from (scores, yb) to a scalar
+) -> list[float]: # one for each layer, the first layer first
     "How far one step would move each layer's weights, as a share of their own spread (Karpathy)."
     weights = list(model.weights)
     with restored(list(model.buffers()), always=True):
@@ -74,8 +75,8 @@ def _to_draw(t, kind):
 
 # %% ../nbs/06_deep_nets.ipynb #dn06shox
 def show_signals(
-    signals, # a dict from a name to what `layer_signals` returned
-    alt, # alt text: what there is to see
+    signals: dict, # from a name to what `layer_signals` returned
+    alt: str, # alt text: what there is to see
 ) -> Picture:
     "Histograms by hidden layer: how activations differ between images, and how large gradients are."
     n_layers = len(next(iter(signals.values()))[0])
@@ -99,16 +100,16 @@ def show_signals(
 class BatchNorm(nn.Module):
     "Each channel less the batch's mean, over its standard deviation, times `weight`, plus `bias`."
     def __init__(self,
-        n_features, # c, the number of channels
-        momentum=.1, # share of a new batch in the running statistics, 0 to 1
-        eps=1e-5, # added to the variance, above 0
+        n_features: int, # c, the number of channels
+        momentum: float = .1, # share of a new batch in the running statistics, 0 to 1
+        eps: float = 1e-5, # added to the variance, above 0
     ):
         super().__init__()
         self.momentum, self.eps = momentum, eps
         self.weight, self.bias = [nn.Parameter(torch.full((n_features,), v)) for v in (1., 0.)]
-        self.register_buffer('running_mean', torch.zeros(n_features))
-        self.register_buffer('running_var', torch.ones(n_features))
-    def forward(self, x):                                # (n, c) or (n, c, height, width)
+        self.running_mean = nn.Buffer(torch.zeros(n_features))
+        self.running_var = nn.Buffer(torch.ones(n_features))
+    def forward(self, x: torch.Tensor) -> torch.Tensor:         # (n, c) or (n, c, height, width)
         shape = (1, -1, *[1]*(x.ndim - 2))               # views: (c,) -> (1, c) or (1, c, 1, 1)
         mean, var = self._of_batch(x) if self.training else (self.running_mean, self.running_var)
         scale = self.weight/(var + self.eps).sqrt()
@@ -123,7 +124,7 @@ class BatchNorm(nn.Module):
 
 # %% ../nbs/06_deep_nets.ipynb #dn06deax
 def dead_share(
-    activations, # (n, h) what comes out of a ReLU for n images
+    activations: torch.Tensor, # (n, h) what comes out of a ReLU for n images
 ) -> float: # 0 to 1
     "Share of the units that no image wakes."
     return (activations <= 0).all(0).float().mean().item()

@@ -6,6 +6,8 @@ __all__ = ['shifted', 'affine_weights', 'distort_by', 'basis_fields', 'random_we
 
 # %% ../nbs/10_distortion.ipynb #dstimp01
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +17,13 @@ from .data import BatchLoader
 from .files import pictures
 from .keeping import Checkpoint
 from .optimizers import SGD, one_cycle
-from .training import TwoLayerNet, fit
+from .training import History, TwoLayerNet, fit
 
 # %% ../nbs/10_distortion.ipynb #dstshf01
 def shifted(
-    images, # (n, 784) numbers
-    right, # pixels to the right, up to 28; a negative number shifts to the left
-    down, # pixels down, up to 28; a negative number shifts up
+    images: torch.Tensor, # (n, 784) numbers
+    right: int, # pixels to the right, up to 28; a negative number shifts to the left
+    down: int, # pixels down, up to 28; a negative number shifts up
 ) -> torch.Tensor: # (n, 784), with paper where nothing came from
     "All images, shifted in the same way."
     padding = (right, -right, down, -down)                      # left, right, top, bottom
@@ -29,12 +31,12 @@ def shifted(
 
 # %% ../nbs/10_distortion.ipynb #dstaff01
 def affine_weights(
-    turn, # (n,) degrees counterclockwise
-    slant, # (n,) pixels to the right, for each pixel up
-    width, # (n,) times the old one
-    height, # (n,) times the old one
-    left, # (n,) pixels to the left
-    up, # (n,) pixels up
+    turn: torch.Tensor, # (n,) degrees counterclockwise
+    slant: torch.Tensor, # (n,) pixels to the right, for each pixel up
+    width: torch.Tensor, # (n,) times the old one
+    height: torch.Tensor, # (n,) times the old one
+    left: torch.Tensor, # (n,) pixels to the left
+    up: torch.Tensor, # (n,) pixels up
 ) -> torch.Tensor: # (n, 2, 3): for the place, across and down, the weights of across, down and 1
     "An affine map for each image: where new pixels come from, for it to turn, lean, grow and move so."
     cos, sin = (turn*math.pi/180).cos(), (turn*math.pi/180).sin()
@@ -44,9 +46,9 @@ def affine_weights(
 
 # %% ../nbs/10_distortion.ipynb #dstby001
 def distort_by(
-    xb, # (n, 784) floating point images
-    weights, # (n, 2, k): for each image, across and down, the weight of each field
-    fields, # (k, 784), on the device of xb
+    xb: torch.Tensor, # (n, 784) floating point images
+    weights: torch.Tensor, # (n, 2, k): for each image, across and down, the weight of each field
+    fields: torch.Tensor, # (k, 784), on the device of xb
 ) -> torch.Tensor: # (n, 784), of the same dtype
     "New images, whose pixels are looked up in the old ones at `weights@fields`. Raises `ValueError`."
     check_floating('xb', xb)
@@ -61,7 +63,7 @@ def distort_by(
 
 # %% ../nbs/10_distortion.ipynb #dstfld01
 def basis_fields(
-    smooth=4., # width of the bell curves, in pixels
+    smooth: float = 4., # width of the bell curves, in pixels
 ) -> torch.Tensor: # (3 + 81, 784) float32
     "What places are added up from: across, down and 1 at each pixel, then 9 by 9 bell curves."
     centres = (torch.arange(28.) + .5)/14 - 1                              # of the pixels, from -1 to 1
@@ -73,9 +75,9 @@ def basis_fields(
 
 # %% ../nbs/10_distortion.ipynb #dstrnd01
 def random_weights(
-    n, # number of images
-    amounts, # dict: the largest `degrees`, `scale`, `shear` and `shift`, and `elastic`, as in `Distort`
-    generator=None, # CPU `torch.Generator`; None is torch's own
+    n: int, # number of images
+    amounts: dict[str, float], # the largest `degrees`, `scale`, `shear` and `shift`, and `elastic`, as in `Distort`
+    generator: torch.Generator | None = None, # on the CPU; None is torch's own
 ) -> torch.Tensor: # (n, 2, 84) float32: for each image, across and down, the weight of each field
     "Random weights for `basis_fields`: three of the affine map, 81 of the bell curves."
     def draw(name): return (torch.rand(n, generator=generator)*2 - 1)*amounts[name]    # to either side
@@ -88,13 +90,13 @@ def random_weights(
 class Distort:
     "Random affine and elastic distortion of each image (after Simard, Steinkraus and Platt 2003)."
     def __init__(self,
-        degrees=10., # largest turn to either side
-        scale=.1, # largest change of width and of height, as a share, below 1
-        shear=.1, # largest slant, in pixels to the side a pixel up
-        shift=1., # largest shift across and down, in pixels
-        elastic=.8, # standard deviation of the elastic displacement, in pixels, across and down
-        smooth=4., # width of its bell curves, in pixels, at least 1
-        generator=None, # CPU `torch.Generator`; None is torch's own
+        degrees: float = 10., # largest turn to either side
+        scale: float = .1, # largest change of width and of height, as a share, below 1
+        shear: float = .1, # largest slant, in pixels to the side a pixel up
+        shift: float = 1., # largest shift across and down, in pixels
+        elastic: float = .8, # standard deviation of the elastic displacement, in pixels, across and down
+        smooth: float = 4., # width of its bell curves, in pixels, at least 1
+        generator: torch.Generator | None = None, # on the CPU; None is torch's own
     ):
         self.amounts = dict(degrees=degrees, scale=scale, shear=shear, shift=shift,
                             elastic=elastic, smooth=smooth)
@@ -104,7 +106,7 @@ class Distort:
         self.generator = generator
         self.fields = {torch.device('cpu'): basis_fields(smooth)}    # a copy for each device asked for
     @torch.no_grad()
-    def __call__(self, xb): # (n, 784) floating point images -> the same shape, dtype, device and range
+    def __call__(self, xb: torch.Tensor) -> torch.Tensor: # (n, 784) floating point -> of the same dtype, device and range
         "Distort each image in its own way. Raises `TypeError` or `ValueError` if they aren't 28 by 28."
         if xb.device not in self.fields:
             self.fields[xb.device] = self.fields[torch.device('cpu')].to(xb.device)
@@ -112,16 +114,16 @@ class Distort:
 
 # %% ../nbs/10_distortion.ipynb #dsttrw01
 def train_well(
-    x, # (n, 784) floating point images in [0, 1]
-    y, # (n,) labels 0 to 9, or (n, c) one-hot rows
-    epochs=80, # at least 1
-    seed=0, # of the start, the order of the images, the distortions and the dropout
-    lr=.4, # the highest learning rate
-    hidden=500, # hidden units
-    dropout=0., # probability with which a hidden unit is switched off while training
-    augment=Distort(), # function from images to images, for the training batches; or None
-    checkpoint=None, # file to write after each epoch, and to go on from if it is there
-): # the `TwoLayerNet`, on the device of x, and the `History`
+    x: torch.Tensor, # (n, 784) floating point images in [0, 1]
+    y: torch.Tensor, # (n,) labels 0 to 9, or (n, c) one-hot rows
+    epochs: int = 80, # at least 1
+    seed: int = 0, # of the start, the order of the images, the distortions and the dropout
+    lr: float = .4, # the highest learning rate
+    hidden: int = 500, # hidden units
+    dropout: float = 0., # probability with which a hidden unit is switched off while training
+    augment: Callable | None = Distort(), # from images to images, for the training batches
+    checkpoint: str | Path | None = None, # file to write after each epoch, and to go on from if it is there
+) -> tuple[TwoLayerNet, History]: # the net is on the device of x
     "Train two layers as chapter 10 found best. Seeds torch's random numbers; raises as `fit` does."
     torch.manual_seed(seed)
     net = TwoLayerNet(hidden, dropout, x.shape[1], y.shape[1] if y.ndim == 2 else 10, x.device)
@@ -134,14 +136,14 @@ def train_well(
 
 # %% ../nbs/10_distortion.ipynb #dstmis02
 def image_numbers(
-    path, # folder of MNIST, of `mnist_path`
-) -> list: # an integer for each test image, in the order of `load_mnist`; -1 if its name is no number
+    path: Path, # folder of MNIST, of `mnist_path`
+) -> list[int]: # one for each test image, in the order of `load_mnist`; -1 if its name is no number
     "The number of each test image in MNIST's original file, by the name of its picture."
     names = [file.name[:-4] for d in range(10) for file in pictures(path/'testing'/str(d))]
     return [int(name) % 60_000 if name.isdigit() else -1 for name in names]      # some count on
 
 def doubtful_labels(
-    path, # folder of MNIST, of `mnist_path`
+    path: Path, # folder of MNIST, of `mnist_path`
 ) -> torch.Tensor: # (n,) booleans on the CPU, a test image each, in the order of `load_mnist`
     "Test images whose label most people doubt (Northcutt et al. 2021); none where not all are there."
     doubtful = {947, 1621, 1901, 2130, 2462, 2597, 2654, 3520, 3558, 5937, 6651, 6783, 8527, 9679, 9729}

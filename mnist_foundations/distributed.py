@@ -6,6 +6,7 @@ __all__ = ['recipes', 'all_sum', 'my_share', 'Together', 'ring_all_reduce', 'Sha
 
 # %% ../nbs/14_many_processes.ipynb #dstimpor
 import argparse, math, os, sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from zlib import crc32
@@ -23,11 +24,11 @@ from .keeping import Checkpoint, differences, save_model
 from .optimizers import SGD, one_cycle
 from .processes import (end_with_parent, of_all_ranks, only_first_speaks, own_device, process_group,
                                          rank, world_size)
-from .training import Hook, TwoLayerNet, fit
+from .training import History, Hook, Run, TwoLayerNet, fit
 
 # %% ../nbs/14_many_processes.ipynb #dstsum02
 def all_sum(
-    tensor, # contiguous, of the same shape and dtype in all processes
+    tensor: torch.Tensor, # contiguous, of the same shape and dtype in all processes
 ) -> torch.Tensor: # the same tensor, which now holds the sum over the processes
     "Add up over the processes, in place; for a process alone the tensor is as it was."
     if world_size() > 1: dist.all_reduce(tensor)
@@ -35,7 +36,7 @@ def all_sum(
 
 # %% ../nbs/14_many_processes.ipynb #dstshr02
 def my_share(
-    n, # rows of a batch, 0 or more
+    n: int, # rows of a batch, 0 or more
 ) -> slice: # the rows of this process
     "This process's rows of a batch; the first processes have one more where it doesn't divide evenly."
     each, more = divmod(n, world_size())
@@ -46,11 +47,11 @@ def my_share(
 class Together(nn.Module):
     "A net that all processes measure together: each reads a share of the images, and all get all scores."
     def __init__(self,
-        net, # callable from images to (n, c) scores, the same in all processes
+        net: Callable, # from images to (n, c) scores, the same in all processes
     ):
         super().__init__()
         self.net = net
-    def forward(self, xb): # (n, ...) images -> (n, c) scores; while training they are this process's own
+    def forward(self, xb: torch.Tensor) -> torch.Tensor: # (n, c) scores; while training this process's own
         if self.training: return self.net(xb)
         rows = my_share(len(xb))
         mine = self.net(xb[rows])
@@ -60,8 +61,8 @@ class Together(nn.Module):
 
 # %% ../nbs/14_many_processes.ipynb #dstring2
 def ring_all_reduce(
-    tensor, # contiguous, of the same shape in all processes; at the end it holds the sum
-    after_step=lambda: None, # called after each step
+    tensor: torch.Tensor, # contiguous, of the same shape in all processes; at the end it holds the sum
+    after_step: Callable = lambda: None, # called after each step
 ) -> int: # bytes that this process sent
     "Add up over a ring of processes, each of which sends to its right neighbour only."
     me, n, sent = rank(), world_size(), 0
@@ -71,7 +72,7 @@ def ring_all_reduce(
         arrived = torch.empty_like(changing)
         sending = dist.isend(leaving, (me + 1) % n)              # goes on while we receive
         dist.recv(arrived, (me - 1) % n)
-        sending.wait()
+        sending.wait()    # type: ignore[union-attr]
         changing.copy_(changing + arrived if step < n - 1 else arrived)
         sent += leaving.numel()*leaving.element_size()
         after_step()
@@ -81,10 +82,10 @@ def ring_all_reduce(
 class Shares:
     "A loader that hands out this process's share of each batch."
     def __init__(self,
-        dl, # loader of batches (xb, yb), the same batches in the same order in all processes
-    ): self.dl, self._sizes = dl, None
-    def __len__(self): return len(self.dl)
-    def __iter__(self):
+        dl: BatchLoader | list, # batches (xb, yb), the same in the same order in all processes
+    ): self.dl, self._sizes = dl, (0, 0)
+    def __len__(self) -> int: return len(self.dl)
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for xb, yb in self.dl:
             rows = my_share(len(xb))
             self._sizes = rows.stop - rows.start, len(xb)        # images here, and in all
@@ -94,9 +95,9 @@ class Shares:
 # %% ../nbs/14_many_processes.ipynb #dstfit05
 @torch.no_grad()
 def weighted_sum(
-    tensors, # floating point tensors, of the same shapes in all processes; changed in place
-    weight, # this process's share of the images, from 0 to 1
-):
+    tensors: Sequence[torch.Tensor], # floating point, of the same shapes in all processes; changed in place
+    weight: float, # this process's share of the images, from 0 to 1
+) -> None:
     "Replace each tensor by its sum over the processes, each times its weight, in one message."
     flat = torch.cat([t.flatten() for t in tensors])*weight
     totals = all_sum(flat).split([t.numel() for t in tensors])
@@ -104,10 +105,10 @@ def weighted_sum(
 
 class AverageGradients(Hook):
     "Makes `fit` train one net in all processes, each on its `Shares` of the batches."
-    def before_fit(self, run):
+    def before_fit(self, run: Run) -> None:
         for t in run.tensors():                          # all begin with what process 0 has
             if world_size() > 1: dist.broadcast(t.detach(), 0)
-    def after_batch(self, run):
+    def after_batch(self, run: Run) -> None:
         mine, run.size = run.train_dl._sizes
         gradients = [p.grad for p in run.params() if p.grad is not None]
         means = [b for b in run.model.buffers() if b.is_floating_point()]
@@ -115,8 +116,8 @@ class AverageGradients(Hook):
 
 # %% ../nbs/14_many_processes.ipynb #dstcmd02
 def check_alike(
-    **facts, # what has to be the same in all processes, by name: anything that JSON can hold
-):
+    **facts: object, # what has to be the same in all processes, by name: anything that JSON can hold
+) -> None:
     "Raise `ValueError`, in all processes, that names what differs between one of them and the first."
     first, *others = of_all_ranks(facts)
     for number, other in enumerate(others, 1):
@@ -135,19 +136,19 @@ def _check_start(model, data, checkpoint, told):
 
 # %% ../nbs/14_many_processes.ipynb #dstcmd04
 def train_together(
-    model, # `nn.Module` from images to (n, c) scores; all begin with the numbers that process 0 has
-    x, # (n, 784) floating point images, the same in all processes
-    y, # (n,) labels 0 to c-1, or (n, c) one-hot rows
-    lr, # the highest learning rate
-    batch_size, # images of all processes in a batch, at least 1
-    weight_decay=0., # share of each parameter, times the rate, that a step takes off it
-    epochs=5, # at least 1
-    seed=0, # of the order of the images, the distortions and the dropout
-    augment=None, # function from images to images, for the training batches
-    valid=None, # (x, y) to measure on after each epoch
-    checkpoint=None, # file to write after each epoch, and to go on from; all processes have to see it
-    hooks=(), # `Hook`s of `fit`
-): # the `History`, the same in all processes
+    model: nn.Module, # from images to (n, c) scores; all begin with the numbers that process 0 has
+    x: torch.Tensor, # (n, 784) floating point images, the same in all processes
+    y: torch.Tensor, # (n,) labels 0 to c-1, or (n, c) one-hot rows
+    lr: float, # the highest learning rate
+    batch_size: int, # images of all processes in a batch, at least 1
+    weight_decay: float = 0., # share of each parameter, times the rate, that a step takes off it
+    epochs: int = 5, # at least 1
+    seed: int = 0, # of the order of the images, the distortions and the dropout
+    augment: Callable | None = None, # from images to images, for the training batches
+    valid: tuple[torch.Tensor, torch.Tensor] | None = None, # (x, y) to measure on after each epoch
+    checkpoint: str | Path | None = None, # file to write after each epoch, and to go on from; all processes have to see it
+    hooks: Sequence[Hook] = (), # of `fit`
+) -> History: # the same in all processes
     "Train in all processes, by one cycle. Raises `ValueError` (what differs is named), and as `fit` does."
     told = dict(lr=lr, batch_size=batch_size, weight_decay=weight_decay, epochs=epochs, seed=seed)
     _check_start(model, (x, y, *(valid or ())), checkpoint, told)
@@ -159,8 +160,9 @@ def train_together(
                schedule=one_cycle(lr, epochs*len(dl)), augment=augment, hooks=hooks)
 
 # %% ../nbs/14_many_processes.ipynb #dstcmd06
-recipes = {'two-layer': dict(lr=.4, batch_size=256, weight_decay=3e-5),      # of chapter 10
-           'conv': dict(lr=.1, batch_size=128, weight_decay=5e-4)}           # of chapter 11
+recipes: dict[str, dict] = {
+    'two-layer': dict(lr=.4, batch_size=256, weight_decay=3e-5),      # of chapter 10
+    'conv': dict(lr=.1, batch_size=128, weight_decay=5e-4)}           # of chapter 11
 
 def _options(arguments):
     "What the command was given, by name."
@@ -186,24 +188,24 @@ def _options(arguments):
 # %% ../nbs/14_many_processes.ipynb #dstcmd08
 def _train(given, device, hooks):
     "What each process does, in a group."
-    x, y, *valid = split_valid(*load_mnist(mnist_path(given.data), 'training', device=device))
+    x, y, x_valid, y_valid = split_valid(*load_mnist(mnist_path(given.data), 'training', device=device))
     torch.manual_seed(given.seed)
-    if given.net == 'conv': model = SmallConvNet(device=device)
+    if given.net == 'conv': model: nn.Module = SmallConvNet(device=device)
     else: model = TwoLayerNet(given.hidden or 500, given.dropout or 0., device=device)
     asked = {name: getattr(given, name) for name in ('lr', 'batch_size') if getattr(given, name) is not None}
     augment, began = None if given.no_distortion else Distort(), perf_counter()
     history = train_together(model, x, y, **recipes[given.net] | asked, epochs=given.epochs, seed=given.seed,
-                             augment=augment, valid=valid, checkpoint=given.checkpoint, hooks=hooks)
+                             augment=augment, valid=(x_valid, y_valid), checkpoint=given.checkpoint, hooks=hooks)
     if given.save and not rank(): save_model(model, given.save)
     threads = '' if device.type == 'cuda' else f', threads each: {torch.get_num_threads()}'
     accuracy, seconds = history['batch_accuracy'][-1], perf_counter() - began
-    print(f'{len(valid[0]):,} validation images: {accuracy:.4f}; {seconds:.1f} s, processes: {world_size()} ({device.type}{threads})')
+    print(f'{len(x_valid):,} validation images: {accuracy:.4f}; {seconds:.1f} s, processes: {world_size()} ({device.type}{threads})')
 
 # %% ../nbs/14_many_processes.ipynb #dstcmd8b
 def main(
-    arguments=None, # list of strings; None is what the command was given
-    hooks=(), # `Hook`s of `fit`
-): # nothing; exits with a sentence where it fails
+    arguments: list[str] | None = None, # None is what the command was given
+    hooks: Sequence[Hook] = (), # of `fit`
+) -> None: # exits with a sentence where it fails
     "Train a net of chapter 10 or 11, in one process or, started by torchrun, in many."
     given, device = _options(arguments), own_device()
     if device.type == 'cuda': torch.cuda.set_device(device)
@@ -218,13 +220,13 @@ if __name__ == '__main__' and globals().get('__spec__') is not None: main()    #
 
 # %% ../nbs/14_many_processes.ipynb #dstcst03
 def step_seconds(
-    processes, # P, at least 1
-    batch_size, # b, images of all processes together
-    n_bytes, # of the gradients
-    fixed, # seconds of a step that don't depend on the images
-    image, # seconds an image
-    latency, # seconds a message, whatever its size
-    bandwidth, # bytes a second
+    processes: int, # P, at least 1
+    batch_size: int, # b, images of all processes together
+    n_bytes: int, # of the gradients
+    fixed: float, # seconds of a step that don't depend on the images
+    image: float, # seconds an image
+    latency: float, # seconds a message, whatever its size
+    bandwidth: float, # bytes a second
 ) -> float: # seconds
     "A model of a training step in many processes, with the ring of chapter 14."
     messages = 2*(processes - 1)

@@ -5,6 +5,7 @@ __all__ = ['examples', 'draw_strokes', 'web_file', 'packed', 'write_page', 'open
 
 # %% ../nbs/appendix_drawing.ipynb #drwimp01
 import base64, contextlib, csv, io, json, warnings, webbrowser
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -36,9 +37,9 @@ def _ink_of_line(pixels, start, end, pen):
     return (pen/2 + .5 - distance).clamp(0, 1)
 
 def draw_strokes(
-    strokes, # list of strokes, each a list of points (x, y) from 0 to `side`; none for a blank sheet
-    side=280, # pixels of the sheet, across and down
-    pen=22, # width of the pen, in pixels
+    strokes: Sequence, # of strokes, each a list of points (x, y) from 0 to `side`; none for a blank sheet
+    side: int = 280, # pixels of the sheet, across and down
+    pen: float = 22, # width of the pen, in pixels
 ) -> torch.Tensor: # (side, side) float32, paper 0 and ink 1
     "What the sheet of the page and of the widget looks like to the nets."
     places = torch.arange(side, dtype=torch.float64) + .5
@@ -53,14 +54,14 @@ def draw_strokes(
 # %% ../nbs/appendix_drawing.ipynb #drwnet02
 @cache
 def web_file(
-    name, # of a file in the package's folder `web`
+    name: str, # of a file in the package's folder `web`
 ) -> str: # its text
     "Part of the page or of the widget. Raises `FileNotFoundError`."
     return (files('mnist_foundations')/'web'/name).read_text(encoding='utf-8')
 
 # %% ../nbs/appendix_drawing.ipynb #drwnet08
 def packed(
-    table, # floating point tensor of any shape
+    table: torch.Tensor, # floating point, of any shape
 ) -> dict: # shape, and base64 of its numbers as float16, row after row
     "A table of numbers for the page. Raises `ValueError` where one is too large for float16."
     halves = table.detach().cpu().half()
@@ -75,11 +76,11 @@ def _told(net, accuracy):
 
 # %% ../nbs/appendix_drawing.ipynb #drwpag05
 def write_page(
-    path, # HTML file to write, or to replace
-):
+    path: str | Path, # HTML file to write, or to replace
+) -> None:
     "A page to draw on, with four nets that read it. Raises as `load_reader` and `write_whole` do."
-    with (files('mnist_foundations')/'results'/'reading.csv').open(encoding='utf-8', newline='') as text:
-        accuracy = {row['change']: float(row['accuracy']) for row in csv.DictReader(text) if row['purpose'] == 'ship'}
+    rows = csv.DictReader((files('mnist_foundations')/'results'/'reading.csv').read_text(encoding='utf-8').splitlines())
+    accuracy = {row['change']: float(row['accuracy']) for row in rows if row['purpose'] == 'ship'}
     told = {name: _told(load_reader(name), accuracy[name]) for name in readers}
     script = '\n'.join(web_file(f'{part}.js') for part in ('nets', 'canvas', 'answer', 'page'))
     page = web_file('page.html')
@@ -88,8 +89,8 @@ def write_page(
     write_whole(path, page.encode())
 
 def open_page(
-    path, # HTML file to write, and to open in the browser
-):
+    path: str | Path, # HTML file to write, and to open in the browser
+) -> None:
     "Write the page, open it, and say where it is. Raises as `write_page` does."
     write_page(path)
     address = Path(path).resolve().as_uri()
@@ -116,7 +117,7 @@ def _as_bytes(values): return (255*values/values.max().clamp(min=1e-9)).round().
 def _answer(sheet, model, two_layers):
     "What there is to tell of a sheet: image, probabilities, hidden units if there are some; nothing of a blank one."
     if not sheet.any(): return {}
-    parameters = getattr(model, 'parameters', list)()
+    parameters: Iterable = getattr(model, 'parameters', list)()
     image = as_mnist(sheet)
     x = image.view(1, 784).to(next(iter(parameters), sheet).device)
     told = dict(image=image, probabilities=predict(model, x)[0].cpu())
@@ -127,7 +128,7 @@ def _answer(sheet, model, two_layers):
 class DigitCanvas:
     "A sheet in the notebook that is read while you draw. Raises `ValueError`, or as `load_reader` does."
     def __init__(self,
-        model=None, # callable from (n, 784) images to (n, 10) scores; None is the small convolutional net
+        model: Callable | None = None, # from (n, 784) images to (n, 10) scores; None is the small convolutional net
     ):
         self.model = load_reader('small_conv') if model is None else model
         two_layers = load_reader('two_layer') if model is None else model
@@ -136,13 +137,13 @@ class DigitCanvas:
         if shape != (10,): raise ValueError(f'model gives the shape {shape} for one image; expected (10,)')
         self.widget = _sheet_class()(n_hidden=self.two_layers.config['hidden'] if self.two_layers else 0)
         self.widget.observe(self._tell, 'pixels')
-    def draw(self, strokes): # as `draw_strokes`; puts them into `pixels`, and not on the screen
+    def draw(self, strokes: Sequence) -> None: # as `draw_strokes`; puts them into `pixels`, and not on the screen
         self.widget.pixels = (255*draw_strokes(strokes)).round().byte().numpy().tobytes()
     @property
-    def sheet(self): # (280, 280) float32, ink 1
+    def sheet(self) -> torch.Tensor: # (280, 280) float32, ink 1
         return torch.frombuffer(bytearray(self.widget.pixels), dtype=torch.uint8).view(280, 280)/255
     @property
-    def answer(self): # dict: image (28, 28), probabilities (10,), hidden (h,); empty for a blank sheet
+    def answer(self) -> dict: # image (28, 28), probabilities (10,), hidden (h,); empty for a blank sheet
         return _answer(self.sheet, self.model, self.two_layers)
     def _tell(self, change): self.widget.answer = _told_to_browser(self.answer)
     def _repr_mimebundle_(self, **kwargs): return _shown(self)
@@ -179,10 +180,10 @@ def _shown(canvas):
 
 # %% ../nbs/appendix_drawing.ipynb #drwonn02
 def to_onnx(
-    model, # `nn.Module` from (n, 784) images to (n, c) scores
-    path, # file to write, or to replace
-    n_pixels=784, # p, pixels of an image
-):
+    model: nn.Module, # from (n, 784) images to (n, c) scores
+    path: str | Path, # file to write, or to replace
+    n_pixels: int = 784, # p, pixels of an image
+) -> None:
     "Write a net as ONNX: `images` (n, p) float32, any n, to `scores` (n, c). Raises `ImportError` or `OSError`."
     if find_spec('onnxscript') is None:
         raise ImportError("onnxscript is missing; `pip install 'mnist_foundations[onnx]'` brings it")
@@ -191,5 +192,5 @@ def to_onnx(
         program = torch.onnx.export(model, (example,), dynamo=True, verbose=False, dynamic_shapes=({0: batch},),
                                     input_names=['images'], output_names=['scores'])
     file = io.BytesIO()
-    program.save(file)
+    program.save(file)    # type: ignore[union-attr, arg-type]
     write_whole(path, file.getvalue())

@@ -8,12 +8,14 @@ __all__ = ['full_disk', 'closed_to_us', 'images_in_all', 'splits', 'endings', 'f
 # %% ../nbs/appendix_files.ipynb #97011c92
 import errno, gzip, hashlib, io, lzma, os, queue, re, shutil, ssl, sys, tarfile, tempfile, threading, warnings
 import zipfile, zlib
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path, PurePosixPath
 from urllib.request import urlopen
 
 import numpy as np
+from platformdirs import user_cache_path
 
 # %% ../nbs/appendix_files.ipynb #filesbes
 @contextmanager
@@ -33,7 +35,7 @@ def _beside(path):
         lock.release()
 
 # %% ../nbs/appendix_files.ipynb #0291c491
-full_disk = {errno.ENOSPC, getattr(errno, 'EDQUOT', None)}
+full_disk = {errno.ENOSPC, getattr(errno, 'EDQUOT', errno.ENOSPC)}
 closed_to_us = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
@@ -47,8 +49,8 @@ def _writing_to(folder):
                       'XDG_CACHE_HOME choose another place, MNIST_FOUNDATIONS_DATA a copy of your own') from None
 
 def make_once(
-    path, # `Path` of the file or folder to be made
-    make, # function that gets an empty folder, builds there, and returns the path of what it built
+    path: Path, # of the file or folder to be made
+    make: Callable[[Path], Path], # function that gets an empty folder, builds there, and returns the path of what it built
 ) -> Path: # `path`, which is there
     "Have `path` made if it is not there: whole or not at all, and by one process at a time."
     with _writing_to(path.parent):
@@ -60,9 +62,9 @@ def make_once(
 
 # %% ../nbs/appendix_files.ipynb #fileswh1
 def write_whole(
-    path, # file to write or to replace; its folder must be there
-    data, # bytes
-):
+    path: str | Path, # file to write or to replace; its folder must be there
+    data: bytes, # all that it is to hold
+) -> None:
     "Write a file whole or not at all. Raises `OSError`, and then the file is as it was before."
     path = Path(path).resolve()
     try:
@@ -78,10 +80,10 @@ def write_whole(
 
 # %% ../nbs/appendix_files.ipynb #filesba1
 def progress(
-    items, # iterable
-    task, # what is being done, in words
-    total=None, # number of items; None asks `items` for its length, 'noinfer' is for one that nobody knows
-):
+    items: Iterable, # what is worked through
+    task: str, # what is being done, in words
+    total: int | str | None = None, # how many; None asks `items` for its length, 'noinfer' is for one that nobody knows
+) -> Iterable:
     "`items`, with a bar in a notebook or a terminal, and one line in a file or a pipe."
     from fastcore.imports import IN_NOTEBOOK
     from fastprogress.fastprogress import progress_bar
@@ -107,8 +109,8 @@ def _halves(root):
     return {}
 
 def pictures(
-    folder, # `Path` of a folder
-) -> list: # of `os.DirEntry`, by name
+    folder: Path, # any
+) -> list[os.DirEntry]: # by name
     "The picture files in `folder`, without stray files."
     with os.scandir(folder) as entries:
         return sorted((e for e in entries if e.name.lower().endswith(endings) and e.name[0] != '.'),
@@ -126,14 +128,14 @@ def _greys(image):
 
 # %% ../nbs/appendix_files.ipynb #filespi1b
 def read_picture(
-    file, # path of a picture, or an `os.DirEntry`
+    file: str | os.PathLike, # path of a picture, or an `os.DirEntry`
 ) -> np.ndarray: # (784,) uint8
     "The pixels of one picture of 28×28 greys, however it is stored. Raises `ValueError` that names the file."
     from PIL import Image, ImageOps
     from PIL.PngImagePlugin import PngImageFile
     try:
         with open(file, 'rb', buffering=0) as f: data = f.read()
-        if data[:4] == b'\x89PNG': image = PngImageFile(io.BytesIO(data))
+        if data[:4] == b'\x89PNG': image: Image.Image = PngImageFile(io.BytesIO(data))
         else: image = ImageOps.exif_transpose(Image.open(io.BytesIO(data), formats=formats))
         if image.size != (28, 28): greys = f'has {image.size[0]}×{image.size[1]} pixels'
         elif image.mode == 'L' and 'transparency' not in image.info: return np.frombuffer(image.tobytes(), np.uint8)
@@ -167,11 +169,11 @@ def _listen(url, arrived, over):
 
 # %% ../nbs/appendix_files.ipynb #filesfe2
 def fetch(
-    url, # address of a file
-    file, # `Path` to write it to
-):
+    url: str, # address of a file
+    file: Path, # where to write it to
+) -> None:
     "Download `url`. Raises `ConnectionError`: not to be had, broken off, or nothing came for `patience` seconds."
-    arrived, over = queue.SimpleQueue(), threading.Event()
+    arrived, over = queue.SimpleQueue[int | bytes | Exception](), threading.Event()
     def next_one():
         try: got = arrived.get(timeout=patience)
         except queue.Empty: got = OSError(f'nothing came for {patience} seconds')
@@ -212,7 +214,8 @@ def _unpack(archive, root):
     is_zip = zipfile.is_zipfile(archive)
     if not is_zip and (archive.suffix.lower() == '.zip' or not tarfile.is_tarfile(archive)):
         raise ValueError('it is not a whole .tar or .zip')
-    with zipfile.ZipFile(archive) if is_zip else tarfile.open(archive, 'r:*') as packed:
+    opened: Callable = zipfile.ZipFile if is_zip else tarfile.open
+    with opened(archive) as packed:
         for name in packed.namelist() if is_zip else packed.getnames():
             if name.startswith('/') or '..' in PurePosixPath(name).parts: raise ValueError(f'{name} reaches out of it')
         safely = {} if is_zip else dict(filter='data')   # links can reach out too
@@ -245,7 +248,9 @@ def full(
             path = _with_usual_names(_halves(folder/'all'))
             if _count(path) != images_in_all: raise ValueError(f'it holds {_count(path)} images')
         return path
-    with _writing_to(os.getenv('FASTAI_HOME', '~/.fastai')): path = fastai_path('data')/'mnist_png'
+    with _writing_to(os.getenv('FASTAI_HOME', '~/.fastai')):
+        try: path = fastai_path('data')/'mnist_png'
+        except RuntimeError as e: raise OSError(errno.EACCES, str(e)) from None   # nobody knows where ~ is
     if (n := _count(make_once(path, download))) != images_in_all: raise ValueError(
         f'{path} holds {n} images; expected {images_in_all}: delete the folder and it will be fetched anew')
     return path
@@ -254,8 +259,8 @@ def full(
 def cache(
 ) -> Path: # of a folder, which may not be there yet
     "This package's folder in the user's cache."
-    from platformdirs import user_cache_path
-    return user_cache_path('mnist_foundations')
+    try: return user_cache_path('mnist_foundations')
+    except RuntimeError: return Path(tempfile.gettempdir())/'mnist_foundations'   # nobody knows where ~ is
 
 def _write_pictures(folder, split, images, labels, numbers):
     "Write each image as PNG number.png into the folder of its label."
@@ -278,7 +283,7 @@ def sample(
 
 # %% ../nbs/appendix_files.ipynb #filesid6
 def read_idx(
-    file, # `Path` of an IDX file, gzipped or not
+    file: Path, # an IDX file, gzipped or not
 ) -> np.ndarray: # uint8, of the shape that the file's header states
     "The labels or images of an IDX file. Raises `ValueError` or `EOFError` if it is none, or not whole."
     data = file.read_bytes()
@@ -304,9 +309,9 @@ def _read_csv(file):
 
 # %% ../nbs/appendix_files.ipynb #filescs3
 def as_mnist_arrays(
-    images, # (n, 28, 28) or (n, 784) numbers from 0 to 255, of any dtype
-    labels, # (n,) numbers from 0 to 9, of any dtype
-): # (n, 28, 28) and (n,) uint8
+    images: np.ndarray, # (n, 28, 28) or (n, 784) numbers from 0 to 255, of any dtype
+    labels: np.ndarray, # (n,) numbers from 0 to 9, of any dtype
+) -> tuple[np.ndarray, np.ndarray]: # (n, 28, 28) and (n,) uint8
     "Images and labels as MNIST has them. Raises `ValueError` if they are not that."
     def span(a): return f'{a.min():g} to {a.max():g}' if a.size else 'none'
     def whole(a, top): return a.size and 0 <= a.min() <= a.max() <= top and (a == a.astype(np.uint8)).all()
@@ -345,7 +350,7 @@ def _from_npz(files):
 # %% ../nbs/appendix_files.ipynb #filesow3b
 def _from_idx(files):
     "The same of the four IDX files."
-    found = {kinds['idx'].match(f.name).group(1, 2): f for f in reversed(files)}
+    found = {m.group(1, 2): f for f in reversed(files) if (m := kinds['idx'].match(f.name))}
     wanted = {(half, what) for half in ('train', 't10k') for what in ('images', 'labels')}
     if missing := sorted(wanted - set(found)):
         raise ValueError(f"of the four IDX files {' and '.join(map('-'.join, missing))} cannot be found")
@@ -402,14 +407,17 @@ def _linked(found, source):
     "A folder in the cache whose training and testing are links to the folders of `_halves`."
     def link(folder):
         (folder/'mnist').mkdir()
-        for split, half in found.items(): (folder/'mnist'/split).symlink_to(half.resolve(), target_is_directory=True)
+        for split, half in found.items():
+            try: (folder/'mnist'/split).symlink_to(half.resolve(), target_is_directory=True)
+            except OSError as e: raise OSError(     # on Windows only some users may
+                f'{half} could not be linked to ({e.strerror}); rename it to {split}, and no link is needed') from None
         return folder/'mnist'
     return make_once(cache()/f'{source.name}-{_key([str(half.resolve()) for half in found.values()])}', link)
 
 # %% ../nbs/appendix_files.ipynb #filesow6b
 def own_copy(
-    source, # a folder, an archive, or a file of data
-    asked_by='source', # who named it, for the error message
+    source: str | Path, # a folder, an archive, or a file of data
+    asked_by: str = 'source', # who named it, for the error message
 ) -> Path: # of a folder with training/ and testing/
     "MNIST from your own copy. Raises `FileNotFoundError`, `ValueError` (not MNIST, not whole) or `OSError` (disk)."
     path = Path(source).expanduser()
@@ -423,9 +431,9 @@ def own_copy(
     facts = [_facts(file) for file in ([path] if packed else files)]
     def make(folder):
         with _refused(ValueError, f"{source} can't be used as MNIST"): made = _convert(path, packed, folder)
-        (made/'.made_of').write_text(str(path.resolve()))
+        (made/'.made_of').write_bytes(os.fsencode(path.resolve()))
         for old in cache().glob(f'{escape(path.name)}-*/.made_of'):   # of the same copy, before it changed
-            if old.read_text() == str(path.resolve()): os.rename(old.parent, folder/old.parent.name)
+            if old.read_bytes() == os.fsencode(path.resolve()): os.rename(old.parent, folder/old.parent.name)
         return made
     return make_once(cache()/f'{path.name}-{_key(facts[0] if len(facts) == 1 else facts)}', make)
 
@@ -451,13 +459,13 @@ def _keep(stores, pixels):
 
 # %% ../nbs/appendix_files.ipynb #ce598dc8
 def kept_or_decoded(
-    path, # `Path` of the folder that holds `split`
-    split, # name of a folder that holds one folder a digit; train serves as training, test or valid as testing
-    digits, # list of digits, 0 to 9
-) -> list: # of (n, 784) uint8 arrays, one a digit, in the order of the file names
+    path: Path, # of the folder that holds `split`
+    split: str, # name of a folder that holds one folder a digit; train serves as training, test or valid as testing
+    digits: list[int], # 0 to 9
+) -> list[np.ndarray]: # (n, 784) uint8, one a digit, in the order of the file names
     "The pixels of each digit; raises `FileNotFoundError` or `ValueError` and names the file at fault."
     files, stores, pixels = {}, {}, {}
-    elsewhere = cache()/'decoded'/hashlib.sha256(str(path).encode()).hexdigest()[:16]
+    elsewhere = cache()/'decoded'/hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
     half = _split_folder(path, split)
     for d in digits:
         files[d] = pictures(half/str(d)) if half and (half/str(d)).is_dir() else []

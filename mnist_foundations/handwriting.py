@@ -6,6 +6,7 @@ __all__ = ['ways_to_write', 'arc', 'stroke_points', 'written', 'pen_images', 'ha
 
 # %% ../nbs/appendix_handwriting.ipynb #hwimport
 import io, math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -17,19 +18,19 @@ from .checks import check_count
 
 # %% ../nbs/appendix_handwriting.ipynb #hwarc001
 def arc(
-    middle, # (across, down) of the ellipse
-    radii, # (across, down) of it
-    start, # degrees where the pen begins: 0 is to the right of the middle, 90 below it
-    end, # degrees where it ends
-    n=9, # points, at least 2
-) -> list: # of (across, down)
+    middle: tuple[float, float], # (across, down) of the ellipse
+    radii: tuple[float, float], # (across, down) of it
+    start: float, # degrees where the pen begins: 0 is to the right of the middle, 90 below it
+    end: float, # degrees where it ends
+    n: int = 9, # points, at least 2
+) -> list[tuple[float, float]]: # (across, down)
     "Points along an ellipse."
     angles = [math.radians(start + (end - start)*i/(n - 1)) for i in range(n)]
     (x, y), (wide, high) = middle, radii
     return [(x + wide*math.cos(angle), y + high*math.sin(angle)) for angle in angles]
 
 # %% ../nbs/appendix_handwriting.ipynb #hwways02
-ways_to_write = {
+ways_to_write: dict[int, list] = {
     0: [[arc((.5, .5), (.38, .5), start, end, 17)] for start, end in ((-90, 270), (-70, 310), (-60, 285))],
     1: [[[(.5, 0), (.5, 1)]],
         [[(.15, .3), (.55, 0), (.55, 1)]],
@@ -73,9 +74,9 @@ ways_to_write |= {
 
 # %% ../nbs/appendix_handwriting.ipynb #hwalong2
 def stroke_points(
-    points, # (k, 2) tensor: what the pen passes, k at least 2
-    n, # points to return, at least 2
-    smooth, # a curve, or straight lines?
+    points: torch.Tensor, # (k, 2), what the pen passes, k at least 2
+    n: int, # points to return, at least 2
+    smooth: bool, # a curve, or straight lines?
 ) -> torch.Tensor: # (n, 2), evenly in time
     "Where the pen is, on its way through the points."
     before, after = 2*points[:1] - points[1:2], 2*points[-1:] - points[-2:-1]
@@ -89,10 +90,10 @@ def stroke_points(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwwritt2
 def written(
-    digit, # 0 to 9
-    way, # index into `ways_to_write[digit]`
-    generator, # `torch.Generator`
-    n=240, # points in all
+    digit: int, # 0 to 9
+    way: int, # index into `ways_to_write[digit]`
+    generator: torch.Generator, # on the CPU
+    n: int = 240, # points in all
 ) -> torch.Tensor: # (n, 2) float32: where the pen is, across and down, around 0, about 1 high
     "One way to write a digit, each time a little different."
     def between(low, high): return torch.rand((), generator=generator).item()*(high - low) + low
@@ -110,8 +111,8 @@ def written(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwpen002
 def pen_images(
-    places, # (n, k, 2) where each pen was, across and down
-    widths, # (n,) of the pens, in pixels of the result
+    places: torch.Tensor, # (n, k, 2) where each pen was, across and down
+    widths: torch.Tensor, # (n,) of the pens, in pixels of the result
 ) -> torch.Tensor: # (n, 784) float32, from 0 to 1
     "What pens leave, as images like MNIST's."
     low, high = places.amin(1, keepdim=True), places.amax(1, keepdim=True)
@@ -129,23 +130,23 @@ def pen_images(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwhand01
 def handwriting(
-    n, # images, at least 1
-    seed=0, # of the choice of digits and ways, and of each stroke
-): # (n, 784) float32 images in [0, 1] like MNIST's, and (n,) int64 labels
+    n: int, # images to make, at least 1
+    seed: int = 0, # of the choice of digits and ways, and of each stroke
+) -> tuple[torch.Tensor, torch.Tensor]: # (n, 784) float32 images in [0, 1] like MNIST's, and (n,) int64 labels
     "Digits made of strokes, of all ways to write them, by pens 1.2 to 4.2 pixels wide."
     check_count('n', n)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(10, (n,), generator=generator)
     places = []
     for digit in labels.tolist():
-        way = torch.randint(len(ways_to_write[digit]), (), generator=generator).item()
+        way = int(torch.randint(len(ways_to_write[digit]), (), generator=generator))
         places.append(written(digit, way, generator))
     widths = 1.2 + 3*torch.rand(n, generator=generator)
     return pen_images(torch.stack(places), widths), labels
 
 # %% ../nbs/appendix_handwriting.ipynb #hwchg002
 def change_pens(
-    xb, # (n, 784) floating point images in [0, 1]
+    xb: torch.Tensor, # (n, 784) floating point images in [0, 1]
 ) -> torch.Tensor: # (n, 784): each with strokes up to a pixel thicker or thinner on either side
     "Images as if each had been written with another pen; by torch's own random numbers."
     images = xb.view(-1, 1, 28, 28)
@@ -155,9 +156,9 @@ def change_pens(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwphoto2
 def pen_ink(
-    digit, # (28, 28) NumPy array from 0 to 1, with ink
-    height, # of the ink, in pixels of the result, before it is made thicker
-    thicker, # pixels of MNIST that a stroke gains; negative: loses, as far as something is left
+    digit: np.ndarray, # (28, 28) from 0 to 1, with ink
+    height: float, # of the ink, in pixels of the result, before it is made thicker
+    thicker: float, # pixels of MNIST that a stroke gains; negative: loses, as far as something is left
 ) -> np.ndarray: # (h, w) from 0 to 1: ink with edges one pixel wide
     "A digit of MNIST as a large line of ink."
     (top, left), (bottom, right) = np.argwhere(digit > 0).min(0), np.argwhere(digit > 0).max(0) + 1
@@ -171,8 +172,8 @@ def pen_ink(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwlight2
 def light_on(
-    shape, # (h, w)
-    rng, # NumPy `Generator`
+    shape: tuple[int, int], # (h, w)
+    rng: np.random.Generator, # draws all that is random
 ) -> np.ndarray: # (h, w), around 1
     "How brightly each place of a sheet is lit."
     down, across = np.mgrid[-.5:.5:shape[0]*1j, -.5:.5:shape[1]*1j]
@@ -184,8 +185,8 @@ def light_on(
     return lit
 
 def ruled_lines(
-    shape, # (h, w)
-    rng, # NumPy `Generator`
+    shape: tuple[int, int], # (h, w)
+    rng: np.random.Generator, # draws all that is random
 ) -> np.ndarray: # (h, w): share of the light that a printed line takes, 0 between them
     "The lines of ruled or squared paper."
     taken, apart = np.zeros(shape), shape[0]*rng.uniform(.08, .3)
@@ -197,9 +198,9 @@ def ruled_lines(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwpaper2
 def paper_photo(
-    ink, # (h, w) NumPy array from 0 to 1
-    rng, # NumPy `Generator`
-): # a Pillow image, read from a JPEG file
+    ink: np.ndarray, # (h, w) from 0 to 1
+    rng: np.random.Generator, # draws all that is random
+) -> Image.Image: # read from a JPEG file
     "A photograph of ink on paper."
     paper = rng.uniform(.55, .98)*(1 + rng.uniform(-.08, .03, 3))                  # red, green, blue
     pen = rng.uniform(.03, .45)*(1 + rng.uniform(-.3, .3, 3))*paper.mean()
@@ -219,9 +220,9 @@ def paper_photo(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwkinds2
 def photograph(
-    digit, # (28, 28) NumPy array from 0 to 1, with ink
-    rng, # NumPy `Generator`
-): # a Pillow image, 120 to 900 pixels high; and its kind, as in the paragraph before
+    digit: np.ndarray, # (28, 28) from 0 to 1, with ink
+    rng: np.random.Generator, # draws all that is random
+) -> tuple[Image.Image, str]: # 120 to 900 pixels high; and its kind, as in the paragraph before
     "A picture of a digit, as people take or draw them."
     kind = str(rng.choice(['photo', 'drawing', 'light on dark', 'transparent'], p=[.6, .2, .12, .08]))
     high = round(math.exp(rng.uniform(math.log(120), math.log(900))))
@@ -246,14 +247,14 @@ def _frame(rng, least=120):
     return high, round(high*rng.uniform(.75, 1.5))
 
 def blank_sheet(
-    rng, # NumPy `Generator`
-): # a Pillow image
+    rng: np.random.Generator, # draws all that is random
+) -> Image.Image:
     "A photograph of paper with nothing on it."
     return paper_photo(np.zeros(_frame(rng)), rng)
 
 def page_of_text(
-    rng, # NumPy `Generator`
-): # a Pillow image
+    rng: np.random.Generator, # draws all that is random
+) -> Image.Image:
     "A photograph of a printed page."
     high, wide = _frame(rng, least=400)
     page, size = Image.new('L', (wide, high)), int(rng.integers(12, high//14))
@@ -265,9 +266,9 @@ def page_of_text(
 
 # %% ../nbs/appendix_handwriting.ipynb #hwother4
 def row_of_digits(
-    digits, # list of (28, 28) NumPy arrays from 0 to 1, at least two
-    rng, # NumPy `Generator`
-): # a Pillow image
+    digits: Sequence[np.ndarray], # (28, 28) from 0 to 1, at least two
+    rng: np.random.Generator, # draws all that is random
+) -> Image.Image:
     "A photograph of several digits side by side."
     high, strip = int(rng.integers(60, 200)), []
     for digit in digits:

@@ -5,6 +5,7 @@ __all__ = ['differences', 'save_model', 'load_model', 'save_net', 'load_net', 'C
 
 # %% ../nbs/appendix_keeping.ipynb #keepimp1
 import json, random
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from .autograd import Layer, Net, Value
 from .checks import restored
 from .files import write_whole
 from .processes import of_all_ranks, rank
-from .training import Hook, TwoLayerNet, random_sources, same_random_numbers
+from .training import Hook, Run, TwoLayerNet, random_sources, same_random_numbers
 
 # %% ../nbs/appendix_keeping.ipynb #keepwrt1
 _checkpoint = 'checkpoint 2'          # version 0.1.0 wrote another kind
@@ -51,10 +52,10 @@ def _read(path, kind, only_facts=False):
 def _shortened(told): return repr(told) if len(repr(told)) <= 80 else f'{told!r:.79}…'
 
 def differences(
-    there, # what JSON can hold: a description of something, of which dicts and lists are compared part by part
-    here, # a description of another thing
-    name='', # what goes before the name of each part
-): # yields a text for each difference
+    there: object, # what JSON can hold: a description of something, of which dicts and lists are compared part by part
+    here: object, # a description of another thing
+    name: str = '', # what goes before the name of each part
+) -> Iterator[str]: # a text for each difference
     "What differs between two descriptions, each in words."
     if isinstance(there, list) and isinstance(here, list):
         there, here = dict(enumerate(there)), dict(enumerate(here))
@@ -87,18 +88,18 @@ def _check_finite(model, tensors):
 
 # %% ../nbs/appendix_keeping.ipynb #keepsav2
 def save_model(
-    model, # `nn.Module`
-    path, # file to write, or to replace
-):
+    model: nn.Module, # its parameters and buffers are written
+    path: str | Path, # file to write, or to replace
+) -> None:
     "Write parameters and buffers. Raises `ValueError` (a parameter isn't finite) or `OSError`."
     _check_finite(model, state := model.state_dict())
     _write(path, 'model', state, _facts(model))
 
 # %% ../nbs/appendix_keeping.ipynb #keepsav3
 def load_model(
-    path, # file that `save_model` wrote
-    model=None, # module of the same class and sizes to be filled; None makes a `TwoLayerNet`
-    device=None, # torch device to move it to; None is where the model is, or the CPU
+    path: str | Path, # file that `save_model` wrote
+    model: nn.Module | None = None, # of the same class and sizes, to be filled; None makes a `TwoLayerNet`
+    device: torch.device | str | None = None, # where to move it; None is where the model is, or the CPU
 ) -> nn.Module: # in evaluation mode
     "Read a model. Raises `FileNotFoundError`, or `ValueError` (damaged, or another model)."
     tensors, facts = _read(path, 'model')
@@ -116,9 +117,9 @@ def load_model(
 
 # %% ../nbs/appendix_keeping.ipynb #keepnet1
 def save_net(
-    net, # a `Net` of chapter 04, each of whose layers has one activation
-    path, # file to write, or to replace
-):
+    net: Net, # of chapter 04; each of its layers has one activation
+    path: str | Path, # file to write, or to replace
+) -> None:
     "Write a net as JSON. Raises `ValueError` (a weight is not finite) or `OSError`."
     layers = []
     for layer in net.layers:
@@ -130,7 +131,7 @@ def save_net(
 
 # %% ../nbs/appendix_keeping.ipynb #keepnet2
 def load_net(
-    path, # file that `save_net` wrote
+    path: str | Path, # file that `save_net` wrote
 ) -> Net:
     "Read a net. Raises `FileNotFoundError`, or `ValueError` where the file holds none."
     text = Path(path).read_bytes()
@@ -213,7 +214,8 @@ def _generators(thing, name, seen):
 
 def _sources(run):
     "Every source of random numbers of a run, by name: functions to read its state and to set it."
-    found, seen = {}, set()
+    found: dict = {}
+    seen: set[int] = set()
     for name, owner in _owners(run).items(): found |= _generators(owner, name, seen)
     idle = {'cuda', 'mps'} - {t.device.type for t in _tensors(run).values()}
     sources = random_sources(run=SimpleNamespace(**found)).items()
@@ -263,7 +265,7 @@ def _fingerprint(x):
     told = f'{x.dtype} {tuple(x.shape)}'
     if not isinstance(x, torch.Tensor): return f'{told} {crc32(x.tobytes()):08x}'
     if x.requires_grad: return told
-    return f'{told} {crc32(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()):08x}'
+    return f'{told} {crc32(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data):08x}'
 
 # %% ../nbs/appendix_keeping.ipynb #keepdsc2
 def _described(thing, seen):
@@ -277,7 +279,7 @@ def _described(thing, seen):
     parts = {n: _described(part, seen) for n, part in _parts(thing).items() if n[:1] != '_'}
     if isinstance(thing, FunctionType): parts['code'] = _code(thing.__code__)
     elif not parts and ' at 0x' not in repr(thing): kind += f' {thing!r}'        # a `Path`, say
-    if isinstance(thing, (list, tuple)): described = list(parts.values())
+    if isinstance(thing, (list, tuple)): described: list | dict = list(parts.values())
     else: described = parts if isinstance(thing, dict) else dict(kind=kind) | parts
     text = json.dumps(described)
     seen[id(thing)] = described if len(text) < 9999 else f'{kind} {crc32(text.encode()):08x}'
@@ -286,7 +288,8 @@ def _described(thing, seen):
 # %% ../nbs/appendix_keeping.ipynb #keepdsc3
 def _description(run):
     "What a run that goes on must have in common with the run that was begun."
-    seen, tensors, groups = {}, _tensors(run), run.opt.param_groups
+    tensors, groups = _tensors(run), run.opt.param_groups
+    seen: dict = {}
     left_out = 'params', 'lr', 'initial_lr'
     options = [{name: v for name, v in group.items() if name not in left_out} for group in groups]
     known = {id(t): name for name, t in tensors.items()}
@@ -329,7 +332,8 @@ def _keep(path, state, begun, mark):
     "Write a state to the file, if there is none or one with this mark; returns the new one's mark."
     if path.exists() and _read(path, _checkpoint, only_facts=True)[1]['mark'] != mark:
         raise RuntimeError(f'another process has written {path} meanwhile; it is left as it is')
-    tensors, facts = {}, dict(begun=begun, mark=uuid4().hex)
+    tensors: dict = {}
+    facts = dict(begun=begun, mark=uuid4().hex)
     facts['state'] = _pack(state, tensors)
     _write(path, _checkpoint, tensors, facts)
     return facts['mark']
@@ -338,20 +342,20 @@ def _keep(path, state, begun, mark):
 class Checkpoint(Hook):
     "Keeps a run in a file and goes on from there. Raises `ValueError` where it is another run's."
     def __init__(self,
-        path, # file to write after each epoch, and to go on from if it is there
-        run=None, # what else tells the run from others: anything that JSON can hold
-        generators=None, # generators of random numbers that it can't find, by name: {'noise': g}
+        path: str | Path, # file to write after each epoch, and to go on from if it is there
+        run: object = None, # what else tells the run from others: anything that JSON can hold
+        generators: dict | None = None, # generators of random numbers that it can't find, by name: {'noise': g}
     ):
         self._path, self.generators = Path(path).resolve(), generators
         self._run = json.loads(json.dumps(run))
 
-    def before_fit(self, run):
+    def before_fit(self, run: Run) -> None:
         if run.hooks[-1] is not self: raise ValueError('Checkpoint is not last; expected it after all hooks')
         if not self._path.parent.is_dir(): raise FileNotFoundError(f'{self._path.parent} is no folder')
         begun = dict(run=self._run) | _description(run)
         facts = _go_on(self._path, run, of_all_ranks(begun))
         self._begun, self._mark = facts['begun'], facts['mark']
 
-    def after_epoch(self, run):
+    def after_epoch(self, run: Run) -> None:
         state = _state(run)
         if not rank(): self._mark = _keep(self._path, state, self._begun, self._mark)

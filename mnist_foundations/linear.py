@@ -5,6 +5,7 @@ __all__ = ['init_params', 'linear1', 'mnist_loss', 'calc_grad', 'train_epoch']
 
 # %% ../nbs/02_linear_model.ipynb #944a1dda
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -13,9 +14,9 @@ from .checks import (check_gradients, check_layer, check_share, check_step, chec
 
 # %% ../nbs/02_linear_model.ipynb #ff6d516b
 def init_params(
-    size, # shape of the parameter, a number or a tuple
-    std=1.0, # standard deviation of the values, 0 or more
-    device=None, # torch device; None is the CPU
+    size: int | tuple[int, ...], # shape of the parameter
+    std: float = 1.0, # standard deviation of the values, 0 or more
+    device: torch.device | str | None = None, # None is the CPU
 ) -> torch.Tensor: # float32 leaf that requires gradients
     "Normally distributed parameters around 0, the same on every device after the same `torch.manual_seed`."
     check_share('std', std, math.inf)
@@ -23,9 +24,9 @@ def init_params(
 
 # %% ../nbs/02_linear_model.ipynb #677505ec
 def linear1(
-    xb, # (n, p) floating point images
-    weights, # (p, c), a column per output
-    bias, # (c,) or (1,)
+    xb: torch.Tensor, # (n, p) floating point images
+    weights: torch.Tensor, # (p, c), a column per output
+    bias: torch.Tensor, # (c,) or (1,)
 ) -> torch.Tensor: # (n, c) scores, any real number
     "One linear layer: every pixel times its weight, added up, plus a bias. Raises as `check_layer` does."
     check_layer(xb, weights, bias)
@@ -33,8 +34,8 @@ def linear1(
 
 # %% ../nbs/02_linear_model.ipynb #64053c81
 def mnist_loss(
-    predictions, # (n, c) scores, any real number
-    targets, # (n, c) of 0 and 1
+    predictions: torch.Tensor, # (n, c) scores, any real number
+    targets: torch.Tensor, # (n, c) of 0 and 1
 ) -> torch.Tensor: # scalar, 0 to 1
     "Mean distance of `predictions.sigmoid()` from the targets. Raises `ValueError` as `check_targets` does."
     targets = check_targets(predictions, targets)
@@ -42,10 +43,10 @@ def mnist_loss(
 
 # %% ../nbs/02_linear_model.ipynb #13e1059e
 def calc_grad(
-    xb, # (n, p) images
-    yb, # (n, c) targets
-    model, # callable from xb to predictions
-    loss_func=mnist_loss, # callable from (predictions, yb) to a scalar tensor
+    xb: torch.Tensor, # (n, p) images
+    yb: torch.Tensor, # (n, c) targets
+    model: Callable, # from xb to predictions
+    loss_func: Callable = mnist_loss, # from (predictions, yb) to a scalar tensor
 ) -> torch.Tensor: # the loss, a scalar without gradient history
     "Add the gradient of the batch's loss to `.grad` of the model's parameters."
     loss = loss_func(model(xb), yb)
@@ -54,11 +55,11 @@ def calc_grad(
 
 # %% ../nbs/02_linear_model.ipynb #6e5187eb
 def train_epoch(
-    model, # callable from (n, p) images to predictions, which uses `params`
-    lr, # learning rate, a positive number
-    params, # iterable of the parameters to step; changed in place
-    dl, # iterable of batches (xb, yb)
-    loss_func=mnist_loss, # callable from (predictions, yb) to a scalar tensor, the mean over the batch
+    model: Callable, # from (n, p) images to predictions, which uses `params`
+    lr: float, # learning rate, a positive number
+    params: Iterable, # the parameters to step; changed in place
+    dl: Iterable, # batches (xb, yb)
+    loss_func: Callable = mnist_loss, # from (predictions, yb) to a scalar tensor, the mean over the batch
 ) -> float: # mean loss over the images, each with the parameters of its time
     "One epoch of SGD. Raises `TypeError` or `ValueError`, and then leaves the parameters as they were."
     params, losses, sizes = list(params), [], []

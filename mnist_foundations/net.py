@@ -4,6 +4,8 @@
 __all__ = ['simple_net', 'batch_accuracy', 'validate_epoch', 'softmax_cross_entropy']
 
 # %% ../nbs/03_two_layer_net.ipynb #6747d566
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
 
@@ -12,11 +14,11 @@ from .checks import (check_layer, check_predictions, check_share, check_targets,
 
 # %% ../nbs/03_two_layer_net.ipynb #c2236865
 def simple_net(
-    xb, # (n, p) floating point images
-    w1, # (p, h) weights of the hidden layer
-    b1, # (h,) its bias
-    w2, # (h, c) weights of the output layer
-    b2, # (c,) its bias
+    xb: torch.Tensor, # (n, p) floating point images
+    w1: torch.Tensor, # (p, h) weights of the hidden layer
+    b1: torch.Tensor, # (h,) its bias
+    w2: torch.Tensor, # (h, c) weights of the output layer
+    b2: torch.Tensor, # (c,) its bias
 ) -> torch.Tensor: # (n, c) scores, any real number
     "Linear, ReLU, linear. Raises `TypeError` or `ValueError` as `check_layer` does."
     check_layer(xb, w1, b1, ('xb', 'w1', 'b1'))
@@ -26,8 +28,8 @@ def simple_net(
 
 # %% ../nbs/03_two_layer_net.ipynb #7ceca8e1
 def batch_accuracy(
-    predictions, # (n, c) scores, or (n, 1) or (n,) for one column
-    targets, # (n, c) one-hot rows or (n,) labels; for one column 0 and 1, of the same shape
+    predictions: torch.Tensor, # (n, c) scores, or (n, 1) or (n,) for one column
+    targets: torch.Tensor, # (n, c) one-hot rows or (n,) labels; for one column 0 and 1, of the same shape
 ) -> torch.Tensor: # scalar, 0 to 1
     "Share of right answers: highest column, or one score above 0. `ValueError` if the two don't fit."
     check_predictions(predictions)
@@ -38,9 +40,9 @@ def batch_accuracy(
 
 # %% ../nbs/03_two_layer_net.ipynb #5baacf5b
 def validate_epoch(
-    model, # callable from images to predictions; an `nn.Module` is put into eval mode, and back
-    valid_dl, # iterable of batches (xb, yb)
-    metric=batch_accuracy, # callable from (predictions, yb) to the mean over the batch
+    model: Callable, # from images to predictions; an `nn.Module` is put into eval mode, and back
+    valid_dl: Iterable, # batches (xb, yb)
+    metric: Callable = batch_accuracy, # from (predictions, yb) to the mean over the batch
 ) -> float: # mean over all images
     "Mean of `metric`, exact for a short last batch. Raises `ValueError` if there are no batches."
     values, sizes = [], []
@@ -53,9 +55,9 @@ def validate_epoch(
 
 # %% ../nbs/03_two_layer_net.ipynb #9c131b01
 def softmax_cross_entropy(
-    logits, # (n, c) floating point scores, any real number
-    targets, # (n, c) one-hot rows or shares that add up to 1, or (n,) integer labels from 0 to c-1
-    smoothing=0., # share of the target that is spread over all classes alike, from 0 to below 1
+    logits: torch.Tensor, # (n, c) floating point scores, any real number
+    targets: torch.Tensor, # (n, c) one-hot rows or shares that add up to 1, or (n,) integer labels from 0 to c-1
+    smoothing: float = 0., # share of the target that is spread over all classes alike, from 0 to below 1
 ) -> torch.Tensor: # scalar float32 or float64, 0 or more
     "Mean cross-entropy of the softmax, safe for large scores. Raises `ValueError` as `class_targets` does."
     check_share('smoothing', smoothing)

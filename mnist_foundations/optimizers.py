@@ -5,6 +5,7 @@ __all__ = ['SGD', 'Adam', 'one_cycle', 'RateTest', 'lr_find']
 
 # %% ../nbs/08_optimizers.ipynb #optimports
 import copy, math
+from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 
 import torch
@@ -18,11 +19,13 @@ from .show import Picture, blank_figure
 # %% ../nbs/08_optimizers.ipynb #optbase
 class _Optimizer(torch.optim.Optimizer):
     "What SGD and Adam share; `update` is the step of one parameter, `options` are those it needs."
+    options: tuple[str, ...]
+    update: Callable
     def __init__(self, params, lr, weight_decay, **own):
         check_share('weight_decay', weight_decay, math.inf)
         super().__init__(params, own | dict(lr=check_positive('lr', lr), weight_decay=weight_decay))
     @torch.no_grad()
-    def step(self, closure=None): # a function that computes the gradients and returns the loss
+    def step(self, closure: Callable | None = None): # a function that computes the gradients and returns the loss
         with torch.enable_grad(): loss = closure() if closure else None
         for group in self.param_groups:
             for p in group['params']:
@@ -31,7 +34,7 @@ class _Optimizer(torch.optim.Optimizer):
                 grad = p.grad.add(p, alpha=decay) if decay else p.grad
                 self.update(p, grad, self.state[p], group)
         return loss
-    def load_state_dict(self, state_dict): # of the same kind, ours or PyTorch's
+    def load_state_dict(self, state_dict: dict) -> None: # of the same kind, ours or PyTorch's
         for group in state_dict['param_groups']: _check_options(group, self.options)
         super().load_state_dict(state_dict)
 
@@ -40,17 +43,17 @@ class SGD(_Optimizer):
     "SGD, with momentum (Polyak 1964) or Nesterov's (1983), in the steps of `torch.optim.SGD`."
     options = 'momentum', 'nesterov', 'dampening'
     def __init__(self,
-        params, # iterable of the parameters to step, or of groups: dicts with `params` and options
-        lr, # learning rate, a positive number
-        momentum=0., # share of the velocity that is left after a step, from 0 to below 1
-        nesterov=False, # look one step ahead?
-        weight_decay=0., # share of each parameter that is added to its gradient, 0 or more
+        params: Iterable, # the parameters to step, or groups of them: dicts with `params` and options
+        lr: float, # learning rate, a positive number
+        momentum: float = 0., # share of the velocity that is left after a step, from 0 to below 1
+        nesterov: bool = False, # look one step ahead?
+        weight_decay: float = 0., # share of each parameter that is added to its gradient, 0 or more
     ):
         check_share('momentum', momentum)
         if nesterov and not momentum: raise ValueError('nesterov needs a momentum above 0')
         own = dict(momentum=momentum, nesterov=nesterov, dampening=0)   # PyTorch's needs the last
         super().__init__(params, lr, weight_decay, **own)
-    def update(self, p, grad, state, group):
+    def update(self, p: torch.Tensor, grad: torch.Tensor, state: dict, group: dict) -> None:
         if momentum := group['momentum']:
             if state.get('momentum_buffer') is None: state['momentum_buffer'] = torch.zeros_like(p)
             velocity = state['momentum_buffer'].mul_(momentum).add_(grad)   # PyTorch's name for it
@@ -71,16 +74,16 @@ class Adam(_Optimizer):
     "The mean gradient over its size (Kingma and Ba 2015), in the steps of `torch.optim.Adam`."
     options = 'betas', 'eps'
     def __init__(self,
-        params, # iterable of the parameters to step, or of groups: dicts with `params` and options
-        lr=1e-3, # learning rate, a positive number: about the size of a step
-        betas=(.9, .999), # share of each running mean that is left after a step, from 0 to below 1
-        eps=1e-8, # added to the size, so that nothing is divided by 0; 0 or more
-        weight_decay=0., # share of each parameter that is added to its gradient, 0 or more
+        params: Iterable, # the parameters to step, or groups of them: dicts with `params` and options
+        lr: float = 1e-3, # learning rate, a positive number: about the size of a step
+        betas: tuple[float, float] = (.9, .999), # share of each running mean that is left after a step, from 0 to below 1
+        eps: float = 1e-8, # added to the size, so that nothing is divided by 0; 0 or more
+        weight_decay: float = 0., # share of each parameter that is added to its gradient, 0 or more
     ):
         for beta in betas: check_share('betas', beta)
         check_share('eps', eps, math.inf)
         super().__init__(params, lr, weight_decay, betas=tuple(betas), eps=eps)
-    def update(self, p, grad, state, group):
+    def update(self, p: torch.Tensor, grad: torch.Tensor, state: dict, group: dict) -> None:
         if not state:
             mean, square = torch.zeros_like(p), torch.zeros_like(p)
             state.update(step=torch.tensor(0.), exp_avg=mean, exp_avg_sq=square)
@@ -93,15 +96,15 @@ class Adam(_Optimizer):
 
 # %% ../nbs/08_optimizers.ipynb #optcycle
 def one_cycle(
-    lr, # the highest learning rate, a positive number; or a list, one a parameter group
-    n_steps, # steps in all, at least 1: epochs times batches an epoch
-    warmup=.25, # share of the steps in which the rate rises, from 0 to below 1
-    low=1/25, # rate of the first step, as a share of `lr`, 0 or more
-    final=1e-5, # rate after the last step, as a share of `lr`, 0 or more
-): # function from a step, counted from 0, to its learning rate, or to a list of them
+    lr: float | list[float], # the highest learning rate, a positive number; or a list, one a parameter group
+    n_steps: int, # steps in all, at least 1: epochs times batches an epoch
+    warmup: float = .25, # share of the steps in which the rate rises, from 0 to below 1
+    low: float = 1/25, # rate of the first step, as a share of `lr`, 0 or more
+    final: float = 1e-5, # rate after the last step, as a share of `lr`, 0 or more
+) -> Callable: # from a step, counted from 0, to its learning rate, or to a list of them
     "Up and down (Smith and Topin 2018), along half a cosine each, as fastai's `fit_one_cycle`."
-    several = isinstance(lr, (list, tuple))
-    highest = [check_positive('lr', each) for each in (lr if several else [lr])]
+    lrs = lr if isinstance(lr, (list, tuple)) else [lr]
+    highest, several = [check_positive('lr', each) for each in lrs], lrs is lr
     check_count('n_steps', n_steps)
     check_share('warmup', warmup)
     for name, share in (('low', low), ('final', final)): check_share(name, share, math.inf)
@@ -140,11 +143,11 @@ def _as_before(model, opt):
 class RateTest:
     "The losses of `lr_find`, by learning rate; draws itself."
     def __init__(self,
-        rates, # list of learning rates, rising
-        losses, # list of the smoothed training loss at each
+        rates: list[float], # learning rates, rising
+        losses: list[float], # the smoothed training loss at each
     ): self.rates, self.losses = rates, losses
     @property
-    def suggestion(self):
+    def suggestion(self) -> float:
         "The rate where the smoothed loss is lowest, for the top of a cycle."
         return self.rates[self.losses.index(min(self.losses))]
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -178,13 +181,13 @@ def _endless(dl):
 
 # %% ../nbs/08_optimizers.ipynb #optfind
 def lr_find(
-    model, # callable from (n, p) images to scores, which uses the parameters of `opt`
-    dl, # iterable of batches (xb, yb), gone through again and again
-    opt, # optimizer; where its groups have different rates, they keep their ratios
-    loss_func=softmax_cross_entropy, # callable from (scores, yb) to a scalar tensor
-    low=1e-4, # rate of the first step, above 0; of the group with the largest
-    high=10., # rate of the last step, above `low`
-    n_steps=100, # steps at most, at least 2; it ends early once the loss is four times its lowest
+    model: Callable, # from (n, p) images to scores, which uses the parameters of `opt`
+    dl: Iterable, # batches (xb, yb), gone through again and again
+    opt: torch.optim.Optimizer, # where its groups have different rates, they keep their ratios
+    loss_func: Callable = softmax_cross_entropy, # from (scores, yb) to a scalar tensor
+    low: float = 1e-4, # rate of the first step, above 0; of the group with the largest
+    high: float = 10., # rate of the last step, above `low`
+    n_steps: int = 100, # steps at most, at least 2; it ends early once the loss is four times its lowest
 ) -> RateTest:
     "Test rising learning rates (Smith 2017); all is afterwards as before. Raises `ValueError`."
     rates, losses, mean = _rising(low, high, n_steps), [], 0.

@@ -5,10 +5,12 @@ __all__ = ['rank', 'world_size', 'of_all_ranks', 'own_device', 'only_first_speak
 
 # %% ../nbs/appendix_processes.ipynb #prcimpor
 import io, os, threading, time
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, wait
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from tempfile import TemporaryDirectory
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -28,7 +30,7 @@ def world_size() -> int: # at least 1
     return dist.get_world_size() if _together() else 1
 
 def of_all_ranks(
-    value, # anything that can be pickled
+    value: Any, # anything that can be pickled
 ) -> list: # the value of each process, by rank
     "What each process has, given to all of them. Each has to call it."
     values = [value]*world_size()
@@ -42,9 +44,9 @@ def own_device() -> torch.device: # `cuda` with this process's number on its mac
     return torch.device('cuda', int(os.environ.get('LOCAL_RANK', 0)))
 
 @contextmanager
-def only_first_speaks():
+def only_first_speaks() -> Iterator[None]:
     "Inside the block what others than rank 0 print, on either stream, goes nowhere."
-    with open(os.devnull, 'w') as nowhere, ExitStack() as stack:
+    with open(os.devnull, 'w', encoding='utf-8') as nowhere, ExitStack() as stack:
         if rank():
             for redirect in (redirect_stdout, redirect_stderr): stack.enter_context(redirect(nowhere))
         yield
@@ -79,11 +81,12 @@ def _new_corner(store, number, size):
 # %% ../nbs/appendix_processes.ipynb #prcgrp03
 @contextmanager
 def process_group(
-    timeout=60., # seconds to wait for the other processes, wherever all have to agree
-    place=None, # (store, rank, world size); None is what torchrun says, and without it a group of one
-    backend='gloo', # 'gloo' for processors, 'nccl' for NVIDIA's GPUs
-):
+    timeout: float = 60., # seconds to wait for the other processes, wherever all have to agree
+    place: tuple | None = None, # (store, rank, world size); None is what torchrun says, and without it a group of one
+    backend: str = 'gloo', # 'gloo' for processors, 'nccl' for NVIDIA's GPUs
+) -> Iterator[None]:
     "Work together inside the block. Raises `TimeoutError` (who is silent is named) or `ConnectionError`."
+    import torch.distributed.nn     # imported within the group, as optimizers do, its defaults would keep the group alive
     timeout = check_positive('timeout', timeout)
     alone = dist.HashStore(), 0, 1
     if place is None: place = next(dist.rendezvous('env://')) if 'RANK' in os.environ else alone
@@ -101,7 +104,7 @@ def process_group(
         if dist.is_initialized(): dist.destroy_process_group()
 
 # %% ../nbs/appendix_processes.ipynb #prcend01
-def end_with_parent():
+def end_with_parent() -> None:
     "From now on, end this process within a second or two of the one that started it."
     parent = os.getppid()
     def watch():
@@ -142,15 +145,16 @@ def _results(jobs, close):
 class Workers:
     "Processes that start once, at the first call, and run functions together, as a group."
     def __init__(self,
-        most, # how many there are, at least 1
-        timeout=60., # seconds that they wait for each other before they give up
+        most: int, # how many there are, at least 1
+        timeout: float = 60., # seconds that they wait for each other before they give up
     ):
         check_count('most', most)
-        self.most, self.timeout, self.pool = most, check_positive('timeout', timeout), None
+        self.most, self.timeout = most, check_positive('timeout', timeout)
+        self.pool: Any = None
     def __call__(self,
-        n, # how many of them take part, from 1 to `most`
-        function, # what each of them runs, with `args`; may come from a notebook
-        *args,
+        n: int, # how many of them take part, from 1 to `most`
+        function: Callable, # what each of them runs, with `args`; may come from a notebook
+        *args: Any,
     ) -> list: # what it returned, by rank
         "Raises what the function raised, `TimeoutError`, or `ChildProcessError` (one was killed)."
         check_count('n', n)
@@ -159,6 +163,6 @@ class Workers:
         with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             return _results([self.pool.submit(_task, function, i, n, folder, self.timeout, args)
                              for i in range(n)], self.close)
-    def close(self):             # end the processes; a later call starts new ones
+    def close(self) -> None:       # end the processes; a later call starts new ones
         if self.pool: self.pool.shutdown(kill_workers=True)
         self.pool = None

@@ -7,10 +7,12 @@ __all__ = ['blank', 'largest', 'side', 'readers', 'paper_light', 'ink_of', 'has_
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgimpor
 import argparse, io, math, sys, warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -27,7 +29,7 @@ from .transfer import as_mnist
 
 # %% ../nbs/13_your_own_digit.ipynb #rdglight
 def paper_light(
-    grey, # (h, w) float32 brightness, 0 to 1
+    grey: torch.Tensor, # (h, w) float32 brightness, 0 to 1
 ) -> torch.Tensor: # (h, w): how bright the paper is there, also below dark ink
     "The brightest near each pixel, then the darkest of those: strokes vanish, shadows stay."
     coarse = grey[None, None]
@@ -41,8 +43,8 @@ def paper_light(
 
 # %% ../nbs/13_your_own_digit.ipynb #rdginkof
 def ink_of(
-    grey, # (h, w) float32 brightness, 0 to 1, of dark ink on light paper
-): # (h, w) share of the light that the ink takes, 0 to 1; and the size of the noise in it
+    grey: torch.Tensor, # (h, w) float32 brightness, 0 to 1, of dark ink on light paper
+) -> tuple[torch.Tensor, float]: # (h, w) share of the light that the ink takes, 0 to 1; and the size of the noise in it
     "Ink, wherever a pixel is darker than the paper around it."
     paper = paper_light(grey)
     taken = (paper - grey)/paper.clamp(min=.1)
@@ -71,7 +73,7 @@ def _border_surface(grey):
     return (fields@weights)[..., 0]
 
 def has_light_ink(
-    grey, # (h, w) float32 brightness, 0 to 1
+    grey: torch.Tensor, # (h, w) float32 brightness, 0 to 1
 ) -> bool:
     "Is what differs most from the paper along the border brighter than it?"
     return ((grey - _border_surface(grey))**3).sum().item() > 0
@@ -80,19 +82,19 @@ def has_light_ink(
 @dataclass
 class Piece:
     "Pixels of ink that touch each other."
-    box: tuple          # slice of rows, slice of columns
-    pixels: np.ndarray  # (rows, columns) booleans
-    shape: tuple        # of the picture
+    box: tuple[slice, slice]  # rows, columns
+    pixels: np.ndarray        # (rows, columns) booleans
+    shape: tuple[int, int]    # of the picture
     @property
-    def area(self): return int(self.pixels.sum())
+    def area(self) -> int: return int(self.pixels.sum())
     @property
-    def size(self): return max(self.pixels.shape)
+    def size(self) -> int: return max(self.pixels.shape)
     @property
-    def at_edge(self): return any(s.start == 0 or s.stop == side for s, side in zip(self.box, self.shape))
+    def at_edge(self) -> bool: return any(s.start == 0 or s.stop == side for s, side in zip(self.box, self.shape))
 
 def pieces_of(
-    inked, # (h, w) NumPy array of booleans
-) -> list: # of `Piece`s, the largest first
+    inked: np.ndarray, # (h, w) booleans
+) -> list[Piece]: # the largest first
     "The pieces of ink in a picture; pixels touch at corners as well."
     labels, _ = ndimage.label(inked, np.ones((3, 3)))
     boxes = ndimage.find_objects(labels)
@@ -101,7 +103,7 @@ def pieces_of(
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgframe
 def is_frame(
-    piece, # `Piece`
+    piece: Piece, # of ink
 ) -> bool:
     "Does nearly all of it lie along the sides of its box?"
     h, w = piece.pixels.shape
@@ -110,7 +112,7 @@ def is_frame(
     return piece.pixels[down:-down, across:-across].sum() < .1*piece.area
 
 def is_sheet(
-    piece, # `Piece`
+    piece: Piece, # of ink
 ) -> bool:
     "Is it a large, full rectangle: a sheet of paper on a table?"
     h, w = piece.pixels.shape
@@ -126,9 +128,9 @@ def _apart(a, b):
     return [max(0, s.start - t.stop, t.start - s.stop) for s, t in zip(a.box, b.box)]
 
 def belong(
-    main, # the largest `Piece`
-    pieces, # list of `Piece`s, `main` among them
-) -> list: # those that make up one digit with it
+    main: Piece, # the largest
+    pieces: list[Piece], # `main` is among them
+) -> list[Piece]: # those that make up one digit with it
     "Pieces near each other: closer than an eighth of the largest, or above each other within a quarter."
     group, near = [], [main]
     while near:
@@ -190,9 +192,9 @@ def _find_dark(grey, on_table):
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgfind3
 def find_digit(
-    grey, # (h, w) float32 brightness, 0 to 1
-    on_table=True, # may it be a sheet of paper on a table of another brightness?
-): # (h, w) ink of the digit, 0 to 1, or None; and what is wrong with the picture, '' if nothing is
+    grey: torch.Tensor, # (h, w) float32 brightness, 0 to 1
+    on_table: bool = True, # may it be a sheet of paper on a table of another brightness?
+) -> tuple[torch.Tensor | None, str]: # (h, w) ink of the digit, 0 to 1; and what is wrong with the picture, '' if nothing is
     "Find the digit in a picture, dark on light or light on dark."
     light = has_light_ink(grey)
     for grey in (1 - grey, grey) if light else (grey, 1 - grey):       # the likelier first
@@ -201,7 +203,7 @@ def find_digit(
     return ink, problem
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgopen1
-def _from_numbers(numbers):
+def _from_numbers(numbers) -> Image.Image:
     "Pixels as a Pillow image. Raises `TypeError` or `ValueError`."
     if isinstance(numbers, torch.Tensor): numbers = numbers.detach().cpu().numpy()
     shape = numbers.shape
@@ -223,7 +225,7 @@ def _from_numbers(numbers):
 # %% ../nbs/13_your_own_digit.ipynb #rdgopen2
 largest = 50_000_000      # pixels that a picture may have
 
-def _opened(path):
+def _opened(path) -> Image.Image:
     "The picture in a file, or in a file object, not yet decoded. Raises `FileNotFoundError` or `ValueError`."
     name = getattr(path, 'name', 'the picture') if hasattr(path, 'read') else path
     if not hasattr(path, 'read'):
@@ -239,8 +241,8 @@ def _opened(path):
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgopen5
 def open_picture(
-    image, # path of a picture, or a file object; Pillow image; array or tensor of pixels
-): # a Pillow image that holds one picture
+    image: str | Path | BinaryIO | Image.Image | np.ndarray | torch.Tensor, # a path, a file object, a picture or its pixels
+) -> Image.Image: # it holds one picture
     "Open a picture. Raises `FileNotFoundError`, `TypeError`, or `ValueError` with what is wrong with it."
     if isinstance(image, (np.ndarray, torch.Tensor)): image = _from_numbers(image)
     elif isinstance(image, (str, Path)) or hasattr(image, 'read'): image = _opened(image)
@@ -268,7 +270,7 @@ def _on_paper(picture):
 
 # %% ../nbs/13_your_own_digit.ipynb #rdggrey6
 def brightness(
-    image, # what `open_picture` takes
+    image: str | Path | BinaryIO | Image.Image | np.ndarray | torch.Tensor, # what `open_picture` takes
 ) -> torch.Tensor: # (h, w) float32, 0 to 1; 64 to 256 pixels along the longer side
     "How bright a picture is. Raises as `open_picture`, and `ValueError` where it is damaged."
     picture = open_picture(image)
@@ -282,17 +284,17 @@ def brightness(
     size = [max(1, round(pixels*side/max(picture.size))) for pixels in picture.size]
     if max(picture.size) > side: picture = picture.resize(size, Image.Resampling.BOX, reducing_gap=2.)
     if 'A' in picture.getbands(): picture = _on_paper(picture)
-    if picture.mode in ('I', 'F'): grey = np.array(picture, np.float32)/(65535 if picture.mode == 'I' else 1)
-    else: grey = np.array(picture.convert('L'), np.float32)/255
-    grey = torch.from_numpy(grey).clamp(0, 1)
+    if picture.mode in ('I', 'F'): numbers = np.array(picture, np.float32)/(65535 if picture.mode == 'I' else 1)
+    else: numbers = np.array(picture.convert('L'), np.float32)/255
+    grey = torch.from_numpy(numbers).clamp(0, 1)
     if max(grey.shape) >= 64: return grey
     times = math.ceil(64/max(grey.shape))
     return F.interpolate(grey[None, None], scale_factor=times, mode='bicubic')[0, 0].clamp(0, 1)
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgsee01
 def see(
-    image, # what `open_picture` takes
-): # (28, 28) float32 image like MNIST's, or None; and what is wrong with the picture, '' if nothing is
+    image: str | Path | BinaryIO | Image.Image | np.ndarray | torch.Tensor, # what `open_picture` takes
+) -> tuple[torch.Tensor | None, str]: # (28, 28) float32, like MNIST's; and what is wrong with the picture, '' if nothing is
     "A picture as a net sees it. Raises as `brightness` does."
     ink, problem = find_digit(brightness(image))
     if ink is None: return None, problem
@@ -305,7 +307,7 @@ readers = {'average': lambda: nn.Linear(784, 10), 'linear': lambda: nn.Linear(78
 
 @cache
 def load_reader(
-    name='small_conv', # one of the four that travel with the package: a key of `readers`
+    name: str = 'small_conv', # one of the four that travel with the package: a key of `readers`
 ) -> nn.Module: # from (n, 784) images to (n, 10) scores, whose softmax is calibrated; on the CPU, in eval mode
     "A net that reads digits. Raises `ValueError` where its file is damaged."
     if name not in readers: raise ValueError(f'name is {name!r}; expected one of {", ".join(readers)}')
@@ -314,22 +316,22 @@ def load_reader(
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcal02
 def reliability(
-    probabilities, # (n, c) of each class for each image
-    y, # (n,) int64 labels
-    edges=(0, .5, .8, .95, .99, 1), # of the groups into which answers are sorted by how sure they are
-) -> list: # a row for each group that isn't empty: mean probability, share that is right, answers
+    probabilities: torch.Tensor, # (n, c) of each class for each image
+    y: torch.Tensor, # (n,) int64 labels
+    edges: Sequence[float] = (0, .5, .8, .95, .99, 1), # of the groups into which answers are sorted by how sure they are
+) -> list[tuple[float, float, int]]: # a row for each group that isn't empty: mean probability, share that is right, answers
     "How often answers are right, by how sure they are."
     sure, answers = probabilities.max(1)
     right, rows = (answers == y).float(), []
     for low, high in zip(edges, edges[1:]):
         group = (sure > low) & (sure <= high)
-        if group.any(): rows.append((sure[group].mean().item(), right[group].mean().item(), group.sum().item()))
+        if group.any(): rows.append((sure[group].mean().item(), right[group].mean().item(), int(group.sum())))
     return rows
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcal06
 def fit_temperature(
-    scores, # (n, c) of a net, for images that it hasn't learned from
-    y, # (n,) int64 labels
+    scores: torch.Tensor, # (n, c) of a net, for images that it hasn't learned from
+    y: torch.Tensor, # (n,) int64 labels
 ) -> float: # from .01 to 100
     "The number to divide scores by, so that their softmax is as sure as it is right (Guo et al. 2017)."
     candidates = torch.logspace(-2, 2, 801)
@@ -352,25 +354,25 @@ def _draw_reading(reading):
 @dataclass
 class Reading:
     "What was read in a picture."
-    digit: int                    # 0 to 9, or None where there isn't one digit
-    probabilities: torch.Tensor   # (10,) of the digits, or None
-    image: torch.Tensor           # (28, 28) as the net saw it, or None
-    problem: str                  # '' or why there is no digit
-    def __str__(self):
-        if self.digit is None: return f'no digit: {self.problem}'
+    digit: int | None                    # 0 to 9; None where there isn't one digit
+    probabilities: torch.Tensor | None   # (10,) of the digits
+    image: torch.Tensor | None           # (28, 28) as the net saw it
+    problem: str                         # '' or why there is no digit
+    def __str__(self) -> str:
+        if self.digit is None or self.probabilities is None: return f'no digit: {self.problem}'
         return f'{self.digit}, {self.probabilities[self.digit]:.1%}'
     def _repr_mimebundle_(self, include=None, exclude=None):
         return _draw_reading(self)._repr_mimebundle_()
 
 def read_digit(
-    image, # what `open_picture` takes: a path, a Pillow image, an array or a tensor
-    net=None, # from (n, 784) images to (n, 10) scores; None is `load_reader()`
+    image: str | Path | BinaryIO | Image.Image | np.ndarray | torch.Tensor, # what `open_picture` takes
+    net: Callable | None = None, # from (n, 784) images to (n, 10) scores; None is `load_reader()`
 ) -> Reading:
     "Read the one digit in a drawing or a photograph. Raises as `open_picture` does."
     seen, problem = see(image)
     if seen is None or problem: return Reading(None, None, seen, problem)
     probabilities = predict(net or load_reader(), seen.view(1, 784))[0]
-    return Reading(probabilities.argmax().item(), probabilities, seen, '')
+    return Reading(int(probabilities.argmax()), probabilities, seen, '')
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcmd02
 def _pictures(name):
@@ -400,13 +402,14 @@ def _read_one(name, picture, folder):
 
 # %% ../nbs/13_your_own_digit.ipynb #rdgcmd03
 def main(
-    arguments=None, # list of strings; None is what the command was given
+    arguments: list[str] | None = None, # None is what the command was given
 ) -> int: # exit code: 0 if a digit was read in every picture, else 1
     "Read the digits in pictures, and print a line for each."
     parser = argparse.ArgumentParser(prog='python -m mnist_foundations.reading', description=main.__doc__)
     parser.add_argument('pictures', nargs='+', help='files, folders, or - for a picture from standard input')
     parser.add_argument('--show', metavar='FOLDER', help='write what the net saw of each there, as PNG files')
     given, missed = parser.parse_args(arguments), 0
+    if isinstance(sys.stdout, io.TextIOWrapper): sys.stdout.reconfigure(errors='backslashreplace')  # names it can't spell
     torch.set_num_threads(1)                             # one small image at a time
     if given.show: Path(given.show).mkdir(parents=True, exist_ok=True)
     for argument in given.pictures:

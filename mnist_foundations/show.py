@@ -6,8 +6,11 @@ __all__ = ['Picture', 'blank_figure', 'short_number', 'show_pixels', 'show_digit
 
 # %% ../nbs/appendix_show.ipynb #5bdbb81a
 import io, math
+from collections.abc import Sequence
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from matplotlib import colormaps
 from matplotlib.figure import Figure
@@ -16,12 +19,14 @@ from PIL import Image
 
 from .checks import as_labels, check_rows
 
+if TYPE_CHECKING: import pandas
+
 # %% ../nbs/appendix_show.ipynb #76f3132f
 class Picture:
     "A drawn figure with its alt text; Jupyter shows it as a PNG."
     def __init__(self,
-        fig, # a matplotlib `Figure`
-        alt, # what there is to see, in a sentence
+        fig: Figure, # of matplotlib
+        alt: str, # what there is to see, in a sentence
     ): self.fig, self.alt = fig, alt
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -31,23 +36,23 @@ class Picture:
         return {'image/png': png.getvalue(), 'text/plain': self.alt}, {'image/png': {'alt': self.alt}}
 
 def blank_figure(
-    width, # in inches
-    height, # in inches
-): # a matplotlib `Figure`
+    width: float, # in inches
+    height: float, # in inches
+) -> Figure: # of matplotlib
     "An empty figure, with no global state behind it."
     return Figure(figsize=(width, height), layout='constrained')
 
 # %% ../nbs/appendix_show.ipynb #1c84472b
 def short_number(
-    value, # a number
+    value: float, # any number
 ) -> str:
     "`value` with at most two decimals, or where these are zeros with one digit."
     return f'{(round(value, 2) or float(f"{value:.1g}")) + 0:g}'.replace('-', '−')    # + 0 makes 0 of -0
 
 # %% ../nbs/appendix_show.ipynb #592776a1
 def show_pixels(
-    image, # (rows, columns) numbers, at most 28 by 28
-    alt=None, # alt text; None writes one
+    image: torch.Tensor | np.ndarray | list, # (rows, columns) numbers, at most 28 by 28
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw a table of numbers, each cell shaded by its value."
     image = torch.as_tensor(image).detach().cpu()
@@ -67,10 +72,10 @@ def show_pixels(
 
 # %% ../nbs/appendix_show.ipynb #f97171ee
 def show_digits(
-    images, # (n, 784) or (n, height, width) numbers
-    titles=None, # n labels, one above each image; None leaves them out
-    ncols=10, # images a row, at most
-    alt=None, # alt text; None writes one
+    images: torch.Tensor | np.ndarray | list, # (n, 784) or (n, height, width) numbers
+    titles: Sequence | None = None, # n labels, one above each image; None leaves them out
+    ncols: int = 10, # images a row, at most
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw images in a grid on one common scale: greys, or blue to red around zero where some are negative."
     images = torch.as_tensor(images).detach().cpu().float()
@@ -108,8 +113,8 @@ def _draw_table(ax, table, rows, cols, left, top):
 
 # %% ../nbs/appendix_show.ipynb #9f1cb29d
 def show_equation(
-    *parts, # signs, '−' or '=', and between them tensors of one or two axes, or `(tensor, (rows, cols))` to stretch one
-    alt=None, # alt text; None writes one
+    *parts: str | torch.Tensor | tuple, # '−' or '=' between tables of one or two axes; `(table, (rows, cols))` stretches one
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw tables of numbers side by side, with the signs between them and the shape below each."
     drawn, width, height = [], 0, 1                      # (part, rows, columns, left edge), in cells
@@ -160,10 +165,10 @@ def _draw_weights(ax, table, x, apart, left, right):
 
 # %% ../nbs/appendix_show.ipynb #b0fe1769
 def show_network(
-    layers, # a list of columns, each a sequence of the numbers that stand in its nodes
-    weights=None, # a list of (n_in, n_out) tables, one between each two columns; None draws no lines
-    names=None, # a label a column; None leaves them out
-    alt=None, # alt text; None writes one
+    layers: Sequence, # columns, each a sequence of the numbers that stand in its nodes
+    weights: Sequence | None = None, # (n_in, n_out) tables, one between each two columns; None draws no lines
+    names: Sequence[str] | None = None, # a label a column; None leaves them out
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw a network as columns of nodes with numbers in them, and lines as thick as the weights between them."
     layers = [torch.as_tensor(layer).detach().cpu().float() for layer in layers]
@@ -183,10 +188,10 @@ def show_network(
 
 # %% ../nbs/appendix_show.ipynb #8eadf8a5
 def show_bars(
-    bars, # a dict from a label to its height
-    xlabel, # what the bars are
-    ylabel, # what their height measures, with its unit
-    alt=None, # alt text; None writes one
+    bars: dict, # from a label to its height
+    xlabel: str, # what the bars are
+    ylabel: str, # what their height measures, with its unit
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw labelled bars, with the height written on each."
     names, heights = [str(b) for b in bars], [float(v) for v in bars.values()]
@@ -203,12 +208,12 @@ def show_bars(
 
 # %% ../nbs/appendix_show.ipynb #ad230ada
 def show_curves(
-    curves, # a dict from a name to the list of its heights; nan leaves a gap
-    xlabel, # what goes to the right, with its unit
-    ylabel, # what goes up, with its unit or range
-    x=None, # positions to the right; None counts from 1
-    log=False, # logarithmic axis to the right?
-    alt=None, # alt text; None writes one
+    curves: dict, # from a name to the list of its heights; nan leaves a gap
+    xlabel: str, # what goes to the right, with its unit
+    ylabel: str, # what goes up, with its unit or range
+    x: Sequence | torch.Tensor | None = None, # positions to the right; None counts from 1
+    log: bool = False, # logarithmic axis to the right?
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw lines on common axes, with a legend if there are several."
     fig = blank_figure(8.5 if len(curves) > 1 else 6.5, 3.4)
@@ -228,9 +233,9 @@ def show_curves(
 
 # %% ../nbs/appendix_show.ipynb #fd3e3448
 def show_spread(
-    results, # a dict from a name to a list of results, one a seed
-    xlabel, # what the results measure, with its unit or range
-    alt=None, # alt text; None writes one
+    results: dict, # from a name to a list of results, one a seed
+    xlabel: str, # what the results measure, with its unit or range
+    alt: str | None = None, # alt text; None writes one
 ) -> Picture:
     "Draw the results of several seeds as dots, a row for each name, with the mean as a line and as a number."
     fig = blank_figure(8.5, 1 + .38*len(results))
@@ -258,10 +263,10 @@ def _worst_mistake(table):
 
 # %% ../nbs/appendix_show.ipynb #98af8db3
 def show_confusion(
-    predicted, # (n,) integer labels that were answered
-    actual, # (n,) integer labels that are right
-    n_classes=10, # c
-    alt=None, # alt text; None writes one that names the most common mistake
+    predicted: torch.Tensor, # (n,) integer labels that were answered
+    actual: torch.Tensor, # (n,) integer labels that are right
+    n_classes: int = 10, # c
+    alt: str | None = None, # alt text; None writes one that names the most common mistake
 ) -> Picture:
     "How often each label was answered for each true label, a row per true label. Raises as `as_labels` does."
     predicted = as_labels('predicted', predicted, n_classes).cpu()
@@ -276,24 +281,24 @@ def show_confusion(
     for r in range(n_classes):
         for c in range(n_classes):
             colour = 'white' if share[r, c] > .5 else '#333'
-            ax.text(c, r, table[r, c].item() or '', ha='center', va='center', fontsize=10, color=colour)
+            ax.text(c, r, str(table[r, c].item() or ''), ha='center', va='center', fontsize=10, color=colour)
     ax.set(xticks=range(n_classes), yticks=range(n_classes), xlabel='answered', ylabel='true label')
     fig.colorbar(shown, label='share of the row (0 to 1)', shrink=.8)
     return Picture(fig, alt or f'Confusion matrix; {_worst_mistake(table)}.')
 
 # %% ../nbs/appendix_show.ipynb #shwmis02
 def show_mistakes(
-    images, # (n, 784) or (n, 28, 28) numbers, n at least 1
-    names, # n titles: label and answer
-    marked, # n booleans: is the label itself in doubt?
-    alt, # alt text: what there is to see
+    images: torch.Tensor, # (n, 784) or (n, 28, 28) numbers, n at least 1
+    names: Sequence[str], # n titles: label and answer
+    marked: Sequence[bool], # n answers: is the label itself in doubt?
+    alt: str, # alt text: what there is to see
 ) -> Picture:
     "Draw misread images with their titles; where the label is in doubt, in red and with a question mark."
-    images, rows = images.cpu().view(-1, 28, 28).numpy(), math.ceil(len(images)/12)
+    greys, rows = images.cpu().view(-1, 28, 28).numpy(), math.ceil(len(images)/12)
     fig = blank_figure(10.5, 1.06*rows)
     axes = fig.subplots(rows, 12, squeeze=False)
     for ax in axes.flat: ax.axis('off')
-    for ax, image, name, mark in zip(axes.flat, images, names, marked):
+    for ax, image, name, mark in zip(axes.flat, greys, names, marked):
         ax.imshow(image, cmap='gray_r')
         ax.set_title(name + ' ?'*mark, fontsize=9, color='#c03028' if mark else 'black')
     return Picture(fig, alt)
@@ -305,10 +310,10 @@ def _is_missing(answer):
     return answer is None or answer is ...
 
 def check_answer(
-    answer, # what the reader found: a number, tuple, list, array or tensor
-    expected, # what it should be
-    tol=1e-5, # the largest difference that still counts as right
-):
+    answer: Any, # what the reader found: a number, tuple, list, array or tensor
+    expected: Any, # what it should be
+    tol: float = 1e-5, # the largest difference that still counts as right
+) -> None:
     "Print whether `answer` is right: exactly, closely, or by how much it is off."
     if _is_missing(answer): return print('Not yet: there is no answer in the cell above.')
     try: answer = torch.as_tensor(answer).detach().cpu().double()      # on the CPU first: not every device has float64
@@ -327,8 +332,8 @@ def check_answer(
 class Results:
     "What a chapter measured, as a table, and kept in its output for `make run` and the README."
     def __init__(self,
-        chapter, # the chapter's number and name, '00 data'
-        *rows, # (model, what was measured, accuracy 0 to 1 or None, seconds or None)
+        chapter: str, # the chapter's number and name, '00 data'
+        *rows: tuple, # (model, what was measured, accuracy 0 to 1 or None, seconds or None)
     ): self.rows = [dict(chapter=chapter, model=m, measured=w, accuracy=a, seconds=s) for m, w, a, s in rows]
 
     def _repr_mimebundle_(self, include=None, exclude=None):
@@ -340,8 +345,8 @@ class Results:
 
 # %% ../nbs/appendix_show.ipynb #942c4f36
 def recorded(
-    name, # of a committed result: 'grid' is `results/grid.csv` in the package
-): # a pandas `DataFrame`, a row a run
+    name: str, # of a committed result: 'grid' is `results/grid.csv` in the package
+) -> 'pandas.DataFrame': # a row a run
     "The rows of a long experiment, as its script wrote them; says which. Raises `FileNotFoundError`."
     import pandas as pd
     file = files('mnist_foundations')/'results'/f'{name}.csv'

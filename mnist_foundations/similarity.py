@@ -4,14 +4,16 @@
 __all__ = ['l1_distance', 'l2_distance', 'average_images', 'nearest_average']
 
 # %% ../nbs/01_pixel_similarity.ipynb #6747d566
+from collections.abc import Callable
+
 import torch
 
 from .checks import as_tensor, check_axes, check_rows, check_same_pixels
 
 # %% ../nbs/01_pixel_similarity.ipynb #4f61a2bf
 def l1_distance(
-    a, # (..., p) floating point images
-    b, # (..., p) images, whose other axes broadcast with those of `a`
+    a: torch.Tensor, # (..., p) floating point images
+    b: torch.Tensor, # (..., p) images, whose other axes broadcast with those of `a`
 ) -> torch.Tensor: # (...), in the unit of a pixel
     "Mean absolute difference over the pixels; raises `ValueError` where not equally many."
     a, b = as_tensor('a', a), as_tensor('b', b)
@@ -19,8 +21,8 @@ def l1_distance(
     return (a - b).abs().mean(-1)
 
 def l2_distance(
-    a, # (..., p) floating point images
-    b, # (..., p) images, whose other axes broadcast with those of `a`
+    a: torch.Tensor, # (..., p) floating point images
+    b: torch.Tensor, # (..., p) images, whose other axes broadcast with those of `a`
 ) -> torch.Tensor: # (...), in the unit of a pixel
     "Root mean square difference over the pixels; raises `ValueError` where not equally many."
     a, b = as_tensor('a', a), as_tensor('b', b)
@@ -29,8 +31,8 @@ def l2_distance(
 
 # %% ../nbs/01_pixel_similarity.ipynb #c60914ff
 def average_images(
-    x, # (n, p) floating point images
-    y, # (n,) integer labels
+    x: torch.Tensor, # (n, p) floating point images
+    y: torch.Tensor, # (n,) integer labels
 ) -> torch.Tensor: # (c, p) the average image of each label in `y`, smallest label first
     "The average image of each class; raises `ValueError` unless each image has its label."
     x, y = as_tensor('x', x), as_tensor('y', y)
@@ -39,9 +41,9 @@ def average_images(
 
 # %% ../nbs/01_pixel_similarity.ipynb #0b1c2b7f
 def nearest_average(
-    x, # (n, p) floating point images
-    averages, # (c, p) one image a class
-    distance=l2_distance, # function from (n, p) and (p,) to (n,)
+    x: torch.Tensor, # (n, p) floating point images
+    averages: torch.Tensor, # (c, p) one image a class
+    distance: Callable = l2_distance, # from (n, p) and (p,) to (n,)
 ) -> torch.Tensor: # (n,) int64, for each image the row of the nearest average
     "Classify by the nearest average image; raises `ValueError` where the shapes don't fit."
     x, averages = as_tensor('x', x), as_tensor('averages', averages)

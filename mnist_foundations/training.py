@@ -7,10 +7,12 @@ __all__ = ['dropout', 'TwoLayerNet', 'random_sources', 'same_random_numbers', 'e
 
 # %% ../nbs/09_training_loop.ipynb #trnimp01
 import math, random, sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,10 +28,10 @@ from .show import Picture, blank_figure
 
 # %% ../nbs/09_training_loop.ipynb #trndrop1
 def dropout(
-    x, # floating point tensor of any shape
-    p, # probability with which a value becomes 0, from 0 to below 1
-    training=True, # False returns `x` as it is
-    generator=None, # `torch.Generator` on the device of `x`; None is torch's own
+    x: torch.Tensor, # floating point, of any shape
+    p: float, # probability with which a value becomes 0, from 0 to below 1
+    training: bool = True, # False returns `x` as it is
+    generator: torch.Generator | None = None, # on the device of `x`; None is torch's own
 ) -> torch.Tensor: # of the same shape, dtype and device
     "Zero a random share and scale up the rest (Srivastava et al. 2014). Raises `ValueError`."
     check_share('p', p)
@@ -47,21 +49,21 @@ def _parameter(size, std, device):
 class TwoLayerNet(nn.Module):
     "Linear, ReLU, dropout while training, linear. A forward pass raises as `check_layer` does."
     def __init__(self,
-        hidden=500, # h, hidden units, at least 1
-        dropout=0., # probability of a hidden unit to be off while training, from 0 to below 1
-        n_pixels=784, # p, inputs
-        n_classes=10, # c, outputs
-        device=None, # torch device; None is the CPU
+        hidden: int = 500, # h, hidden units, at least 1
+        dropout: float = 0., # probability of a hidden unit to be off while training, from 0 to below 1
+        n_pixels: int = 784, # p, inputs
+        n_classes: int = 10, # c, outputs
+        device: torch.device | str | None = None, # None is the CPU
     ):
         super().__init__()
         check_share('dropout', dropout)
-        self.config = dict(hidden=hidden, dropout=dropout, n_pixels=n_pixels, n_classes=n_classes)
+        self.config: dict = dict(hidden=hidden, dropout=dropout, n_pixels=n_pixels, n_classes=n_classes)
         for name in ('hidden', 'n_pixels', 'n_classes'): check_count(name, self.config[name])
         self.w1 = _parameter((n_pixels, hidden), (2/n_pixels)**.5, device)
         self.b1 = _parameter(hidden, 0, device)
         self.w2 = _parameter((hidden, n_classes), (2/hidden)**.5, device)
         self.b2 = _parameter(n_classes, 0, device)
-    def forward(self, xb): # (n, p) floating point images -> (n, c) scores
+    def forward(self, xb: torch.Tensor) -> torch.Tensor: # (n, p) floating point images -> (n, c) scores
         check_layer(xb, self.w1, self.b1, ('xb', 'w1', 'b1'))
         hidden = torch.addmm(self.b1, xb, self.w1).relu_()               # (n, p) @ (p, h) -> (n, h)
         hidden = dropout(hidden, self.config['dropout'], self.training)
@@ -77,13 +79,13 @@ def _generators(name, thing, deep=True):
 
 # %% ../nbs/09_training_loop.ipynb #trnrand1
 def random_sources(
-    **owners, # objects by name, whose attributes are looked through: loaders, `augment`
-) -> dict: # from a name to a pair of functions: read the state, set the state
+    **owners: object, # by name, whose attributes are looked through: loaders, `augment`
+) -> dict[str, tuple[Callable, Callable]]: # from a name to two functions: read the state, set the state
     "The sources of random numbers: torch's, Python's, NumPy's, a GPU's, and those of the owners."
     cuda, mps = torch.cuda, torch.mps
-    sources = dict(torch=(torch.get_rng_state, torch.set_rng_state),
-                   python=(random.getstate, random.setstate),
-                   numpy=(np.random.get_state, np.random.set_state))
+    sources: dict = dict(torch=(torch.get_rng_state, torch.set_rng_state),
+                         python=(random.getstate, random.setstate),
+                         numpy=(np.random.get_state, np.random.set_state))
     if cuda.is_available(): sources['cuda'] = cuda.get_rng_state_all, cuda.set_rng_state_all
     if torch.backends.mps.is_available(): sources['mps'] = mps.get_rng_state, mps.set_rng_state
     for owner, thing in owners.items():
@@ -98,8 +100,8 @@ def random_sources(
 # %% ../nbs/09_training_loop.ipynb #trnrand2
 @contextmanager
 def same_random_numbers(
-    **owners, # as in `random_sources`
-):
+    **owners: object, # as in `random_sources`
+) -> Iterator[None]:
     "After the block every source of random numbers goes on as if there had been none."
     sources = random_sources(**owners).values()
     states = [read() for read, _ in sources]
@@ -113,16 +115,16 @@ def _name_of(metric):
     return getattr(getattr(metric, 'func', metric), '__name__', type(metric).__name__)
 
 def evaluate(
-    model, # callable from images to scores
-    dl, # iterable of batches (xb, yb)
-    loss_func=softmax_cross_entropy, # callable from (scores, yb) to the mean over the batch
-    metrics=(batch_accuracy,), # more of them, of different names
-) -> dict: # 'valid_loss' and each metric by its name: means over the images
+    model: Callable, # from images to scores
+    dl: Iterable, # batches (xb, yb)
+    loss_func: Callable = softmax_cross_entropy, # from (scores, yb) to the mean over the batch
+    metrics: Sequence[Callable] = (batch_accuracy,), # more of them, of different names
+) -> dict[str, float]: # 'valid_loss' and each metric by its name: means over the images
     "Measure, and change nothing: no mode, gradient or random number to come. Raises `ValueError`."
     measures = {'valid_loss': loss_func} | {_name_of(m): m for m in metrics}
-    if len(measures) <= len(metrics):
-        raise ValueError(f'metrics are named {[*measures]}; expected a name for each')
-    values, sizes = {name: [] for name in measures}, []
+    if len(measures) <= len(metrics): raise ValueError(f'metrics are named {[*measures]}; expected a name for each')
+    values: dict[str, list] = {name: [] for name in measures}
+    sizes = []
     with evaluating(model), same_random_numbers(dl=dl):
         for xb, yb in dl:
             scores = model(xb)
@@ -135,9 +137,9 @@ def evaluate(
 
 # %% ../nbs/09_training_loop.ipynb #trnpred1
 def predict(
-    model, # callable from images to scores
-    x, # (n, ...) images
-    batch_size=1000, # images at a time, at least 1
+    model: Callable, # from images to scores
+    x: torch.Tensor, # (n, ...) images
+    batch_size: int = 1000, # images at a time, at least 1
 ) -> torch.Tensor: # (n, c) probabilities
     "The probability of each class for each image; `.argmax(1)` gives labels. Changes nothing."
     with evaluating(model): return torch.cat([model(xb).softmax(1) for xb in x.split(batch_size)])
@@ -146,18 +148,18 @@ def predict(
 class History:
     "What `fit` measured, a row an epoch; `history['train_loss']` is a column; draws itself."
     def __init__(self):
-        self.rows = []     # dicts: epoch, train_loss, lr, what `evaluate` measured, and seconds
-        self.stopped = ''  # why it ended before its time, in words
-        self.best = None   # if measured: the best epoch so far, its score and its tensors
-    def __len__(self): return len(self.rows)
-    def __iter__(self): return iter(self.rows)
-    def __getitem__(self, name):
+        self.rows: list[dict] = []       # epoch, train_loss, lr, what `evaluate` measured, and seconds
+        self.stopped = ''                # why it ended before its time, in words
+        self.best: dict | None = None    # if measured: the best epoch so far, its score and its tensors
+    def __len__(self) -> int: return len(self.rows)
+    def __iter__(self) -> Iterator[dict]: return iter(self.rows)
+    def __getitem__(self, name: str) -> list:
         if self.rows and name not in self.rows[0]:
             raise KeyError(f'{name!r} is no column; expected one of {", ".join(self.rows[0])}')
         return [row[name] for row in self.rows]
-    def measured(self):      # the columns that can be drawn
+    def measured(self) -> list[str]:    # the columns that can be drawn
         return [name for name in (self.rows or [{}])[0] if name not in ('epoch', 'lr', 'seconds')]
-    def __repr__(self):
+    def __repr__(self) -> str:
         import pandas as pd
         table = pd.DataFrame(self.rows).round(4).to_string(index=False)
         return f'{table}\nStopped: {self.stopped}.' if self.stopped else table
@@ -185,50 +187,50 @@ def _draw_history(history, panels):
 # %% ../nbs/09_training_loop.ipynb #trnhook1
 class Hook:
     "What `fit` calls on its way. A subclass may look at the `Run` and set `run.history.stopped`."
-    def before_fit(self, run): pass      # once, before the first step
-    def after_batch(self, run): pass     # the gradients are there, and the step is not yet taken
-    def after_epoch(self, run): pass     # the row of the epoch is in `run.history`
-    def after_fit(self, run): pass       # once, at the end; not after a failure or an interrupt
+    def before_fit(self, run: 'Run') -> None: pass      # once, before the first step
+    def after_batch(self, run: 'Run') -> None: pass     # the gradients are there, and the step is not yet taken
+    def after_epoch(self, run: 'Run') -> None: pass     # the row of the epoch is in `run.history`
+    def after_fit(self, run: 'Run') -> None: pass       # once, at the end; not after a failure or an interrupt
 
 # %% ../nbs/09_training_loop.ipynb #trnrun01
 @dataclass
 class Run:
     "Where a `fit` stands: what it was given, by the same names, and how far it is."
-    model: object
-    train_dl: object
-    valid_dl: object
+    model: Any
+    train_dl: Any
+    valid_dl: Any
     opt: torch.optim.Optimizer
     epochs: int
-    loss_func: object
-    schedule: object
-    metrics: list
-    augment: object
-    hooks: list
+    loss_func: Callable
+    schedule: Callable | None
+    metrics: list[Callable]
+    augment: Callable | None
+    hooks: list[Hook]
     history: History
-    step: int = 0                # steps taken, over all epochs
-    loss: torch.Tensor = None    # of the latest batch, a scalar
-    size: int = 0                # images of the latest batch
-    def params(self): return [p for group in self.opt.param_groups for p in group['params']]
-    def tensors(self):           # all that training changes
+    step: int = 0                                  # steps taken, over all epochs
+    loss: torch.Tensor = torch.tensor(math.nan)    # of the latest batch, a scalar
+    size: int = 0                                  # images of the latest batch
+    def params(self) -> list[torch.Tensor]: return [p for group in self.opt.param_groups for p in group['params']]
+    def tensors(self) -> list[torch.Tensor]:    # all that training changes
         buffers = self.model.buffers() if isinstance(self.model, nn.Module) else []
         return [*self.params(), *buffers]
-    def call(self, moment):
+    def call(self, moment: str) -> None:
         for hook in self.hooks: getattr(hook, moment)(self)
 
 # %% ../nbs/09_training_loop.ipynb #trnstep1
 def set_rates(
-    opt, # optimizer
-    rates, # learning rate for all its groups, or a list with one for each
-):
+    opt: torch.optim.Optimizer, # its groups get the rates
+    rates: float | list[float], # learning rate for all its groups, or a list with one for each
+) -> None:
     "Give each parameter group its learning rate. Raises `ValueError` where the list doesn't fit."
     if not isinstance(rates, (list, tuple)): rates = [rates]*len(opt.param_groups)
     for group, lr in zip(opt.param_groups, rates, strict=True): group['lr'] = lr
 
 # %% ../nbs/09_training_loop.ipynb #trnstep2
 def train_step(
-    run, # the `Run`
-    xb, # (n, ...) images
-    yb, # (n, ...) targets
+    run: Run, # where it stands
+    xb: torch.Tensor, # (n, ...) images
+    yb: torch.Tensor, # (n, ...) targets
 ) -> torch.Tensor: # the loss before the step, a scalar without gradient history
     "One step of the optimizer. Raises `ValueError` where a parameter got no gradient."
     if run.schedule: set_rates(run.opt, run.schedule(run.step))
@@ -245,8 +247,8 @@ def train_step(
 
 # %% ../nbs/09_training_loop.ipynb #trnepoc1
 def one_epoch(
-    run, # the `Run`
-    batches, # iterable of batches (xb, yb)
+    run: Run, # where it stands
+    batches: Iterable, # batches (xb, yb)
 ) -> dict: # epoch, train_loss, lr, what `evaluate` measures, and seconds
     "Train on all batches, then measure. A failure leaves net and `opt` as before. Raises `ValueError`."
     began, losses, sizes = perf_counter(), [], []
@@ -263,8 +265,8 @@ def one_epoch(
 
 # %% ../nbs/09_training_loop.ipynb #trnbest1
 def keep_best(
-    run, # the `Run`, whose history has the row of the epoch
-):
+    run: Run, # its history has the row of the epoch
+) -> None:
     "Keep copies of the tensors if the first metric, or without one the loss, is the best so far."
     row, best = run.history.rows[-1], run.history.best
     if 'valid_loss' not in row: return
@@ -275,8 +277,8 @@ def keep_best(
         run.history.best = dict(epoch=len(run.history), score=score, tensors=tensors)
 
 def put_back_best(
-    run, # the `Run`
-):
+    run: Run, # where it stands
+) -> None:
     "Write the tensors of the best epoch back, if there is one."
     if not run.history.best: return
     kept = run.history.best['tensors']
@@ -286,29 +288,29 @@ def put_back_best(
 # %% ../nbs/09_training_loop.ipynb #trnbars1
 class Bars:
     "fastprogress's bars in a notebook or a terminal; a line an epoch in a log."
-    def __init__(self, run):
+    def __init__(self, run: Run):
         from fastcore.imports import IN_NOTEBOOK
         from fastprogress.fastprogress import master_bar
         self.run, self.in_notebook = run, IN_NOTEBOOK
         self.epochs = range(len(run.history), run.epochs)
         self.bar = master_bar(self.epochs) if IN_NOTEBOOK or sys.stdout.isatty() else None
-    def __iter__(self): return iter(self.bar or self.epochs)
-    def batches(self):
+    def __iter__(self) -> Iterator: return iter(self.bar or self.epochs)
+    def batches(self) -> Iterable:
         from fastprogress.fastprogress import progress_bar
         return progress_bar(self.run.train_dl, parent=self.bar) if self.bar else self.run.train_dl
-    def tell(self, row):
+    def tell(self, row: dict) -> None:
         numbers = ', '.join(f'{name} {row[name]:.4f}' for name in self.run.history.measured())
         said = f"epoch {row['epoch']} of {self.run.epochs}: {numbers}"
-        if self.in_notebook: self.bar.main_bar.comment = said
-        elif self.bar: self.bar.write(said)
-        else: print(said, file=sys.stderr, flush=True)
-    def close(self):
-        if self.in_notebook: self.bar.on_iter_end()          # it takes itself away
+        if not self.bar: print(said, file=sys.stderr, flush=True)
+        elif self.in_notebook: self.bar.main_bar.comment = said
+        else: self.bar.write(said)
+    def close(self) -> None:
+        if self.bar and self.in_notebook: self.bar.on_iter_end()    # it takes itself away
 
 # %% ../nbs/09_training_loop.ipynb #trnchk01
 def check_run(
-    run, # the `Run`, before its first step
-):
+    run: Run, # before its first step
+) -> None:
     "Raise `TypeError` or `ValueError` on what would fail late or go wrong in silence."
     check_count('epochs', run.epochs)
     if len(run.history): raise ValueError('history has rows; expected an empty one')
@@ -327,8 +329,8 @@ def check_run(
 
 # %% ../nbs/09_training_loop.ipynb #trnrune1
 def run_epochs(
-    run, # the `Run`, checked and ready
-):
+    run: Run, # checked and ready
+) -> None:
     "The loop. Leaves a module in eval mode, and after Ctrl-C the best tensors."
     history, bars = run.history, Bars(run)
     try:
@@ -350,17 +352,17 @@ def run_epochs(
 
 # %% ../nbs/09_training_loop.ipynb #trnfit01
 def fit(
-    model, # callable from images to scores, with the parameters of `opt`; an `nn.Module` or not
-    train_dl, # iterable of batches (xb, yb) with a length, of the model's device and dtype
-    valid_dl, # the same, to measure on after each epoch; None measures the training loss only
-    opt, # `torch.optim.Optimizer`, ours or PyTorch's
-    epochs, # epochs in all, at least 1
-    loss_func=softmax_cross_entropy, # from (scores, yb) to a scalar tensor, the mean over the batch
-    schedule=None, # from a step, counted from 0, to its learning rate, or a list, one a group
-    metrics=(batch_accuracy,), # from (scores, yb) to a mean, higher is better; the first decides
-    augment=None, # function from images to images, for the training batches
-    hooks=(), # `Hook`s, called in their order
-    history=None, # empty `History` to write to; None makes one
+    model: Callable, # from images to scores, with the parameters of `opt`; an `nn.Module` or not
+    train_dl: Iterable, # batches (xb, yb), with a length, of the model's device and dtype
+    valid_dl: Iterable | None, # the same, to measure on after each epoch; None measures the training loss only
+    opt: torch.optim.Optimizer, # ours or PyTorch's
+    epochs: int, # in all, at least 1
+    loss_func: Callable = softmax_cross_entropy, # from (scores, yb) to a scalar tensor, the mean over the batch
+    schedule: Callable | None = None, # from a step, counted from 0, to its learning rate, or a list, one a group
+    metrics: Callable | Sequence[Callable] | None = (batch_accuracy,), # also to a mean, higher is better; the first decides
+    augment: Callable | None = None, # from images to images, for the training batches
+    hooks: Hook | Sequence[Hook] = (), # called in their order
+    history: History | None = None, # an empty one to write to; None makes one
 ) -> History: # a row an epoch
     "Train as `run_epochs` does. Raises as `check_run` does, and as `one_epoch` does."
     run = Run(model, train_dl, valid_dl, opt, epochs, loss_func, schedule, listify(metrics),
@@ -376,13 +378,14 @@ def fit(
 class EarlyStopping(Hook):
     "Stop once there was no better epoch for a while; leaves the best tensors in any case."
     def __init__(self,
-        patience, # epochs without a better one, at least 1
+        patience: int, # epochs without a better one, at least 1
     ):
         check_count('patience', patience)
         self.patience = patience
-    def before_fit(self, run):
+    def before_fit(self, run: Run) -> None:
         if run.valid_dl is None: raise ValueError('valid_dl is None; expected a loader')
-    def after_epoch(self, run):
-        tired = len(run.history) - run.history.best['epoch'] >= self.patience
-        if tired: run.history.stopped = f'no better epoch for {self.patience}'
-    def after_fit(self, run): put_back_best(run)
+    def after_epoch(self, run: Run) -> None:
+        history = run.history
+        tired = history.best and len(history) - history.best['epoch'] >= self.patience
+        if tired: history.stopped = f'no better epoch for {self.patience}'
+    def after_fit(self, run: Run) -> None: put_back_best(run)

@@ -6,6 +6,7 @@ __all__ = ['cut_to_ink', 'resize_weights', 'fit_in_box', 'centred', 'as_mnist', 
 
 # %% ../nbs/12_other_hands.ipynb #trfimpor
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -14,11 +15,11 @@ from .checks import check_axes, check_count, check_floating, check_positive
 from .data import BatchLoader
 from .distortion import Distort
 from .optimizers import SGD, one_cycle
-from .training import Hook, fit
+from .training import History, Hook, Run, fit
 
 # %% ../nbs/12_other_hands.ipynb #trfcut03
 def cut_to_ink(
-    image, # (h, w) floating point numbers from 0 to 1, 0 where there is no ink
+    image: torch.Tensor, # (h, w) floating point numbers from 0 to 1, 0 where there is no ink
 ) -> torch.Tensor: # a view of the smallest rectangle that holds all ink
     "Leave out the rows and columns around the ink. Raises `TypeError` or `ValueError`."
     check_floating('image', image)
@@ -31,8 +32,8 @@ def cut_to_ink(
 
 # %% ../nbs/12_other_hands.ipynb #trfres02
 def resize_weights(
-    n_in, # pixels along an axis, at least 1
-    n_out, # pixels to make of them, at least 1
+    n_in: int, # pixels along an axis, at least 1
+    n_out: int, # pixels to make of them, at least 1
 ) -> torch.Tensor: # (n_out, n_in) float32 on the CPU, each row adds up to 1
     "Weights of the old pixels for each new one, by Lanczos' window. Raises `ValueError`."
     check_count('n_in', n_in)
@@ -44,8 +45,8 @@ def resize_weights(
 
 # %% ../nbs/12_other_hands.ipynb #trfres06
 def fit_in_box(
-    image, # (h, w) floating point numbers from 0 to 1
-    size=20, # pixels along the longer side of the result, at least 1
+    image: torch.Tensor, # (h, w) floating point numbers from 0 to 1
+    size: int = 20, # pixels along the longer side of the result, at least 1
 ) -> torch.Tensor: # of the same dtype and device, from 0 to 1
     "Resize so that the longer side has `size` pixels. Raises `ValueError`."
     check_count('size', size)
@@ -55,7 +56,7 @@ def fit_in_box(
 
 # %% ../nbs/12_other_hands.ipynb #trfcen02
 def centred(
-    image, # (h, w) floating point numbers with some ink, at most 28 by 28
+    image: torch.Tensor, # (h, w) floating point numbers with some ink, at most 28 by 28
 ) -> torch.Tensor: # (28, 28), of the same dtype and device
     "Put into a frame, by whole pixels, with the centre of mass on pixel 14 down and across. Raises `ValueError`."
     h, w = image.shape
@@ -69,17 +70,17 @@ def centred(
     return frame
 
 def as_mnist(
-    image, # (h, w) floating point numbers from 0 to 1, ink above 0
+    image: torch.Tensor, # (h, w) floating point numbers from 0 to 1, ink above 0
 ) -> torch.Tensor: # (28, 28), of the same dtype and device
     "Ink as MNIST has it (LeCun et al. 1998): cut, 20 pixels along the longer side, centred. Raises as `cut_to_ink`."
     return centred(fit_in_box(cut_to_ink(image)))
 
 # %% ../nbs/12_other_hands.ipynb #trflay01
 def layers(
-    net, # `nn.Module` of layers
-) -> list: # from the first layer to the last: a list of modules, one with weights and the normalisation behind it
+    net: nn.Module, # made of layers
+) -> list[list[nn.Module]]: # from the first layer to the last: a module with weights and the normalisation behind it
     "The layers of a net that have parameters. Raises `ValueError` where there are none."
-    groups = []
+    groups: list[list[nn.Module]] = []
     for module in net.modules():
         if groups and 'Norm' in type(module).__name__: groups[-1].append(module)
         elif list(module.parameters(recurse=False)): groups.append([module])
@@ -90,11 +91,11 @@ def layers(
 class Freeze(Hook):
     "While `fit` runs, only the last layers learn, and the others' running means stay. Raises `ValueError`."
     def __init__(self,
-        n_free=1, # layers at the end that learn, at least 1, fewer than the net has
+        n_free: int = 1, # layers at the end that learn, at least 1, fewer than the net has
     ):
         check_count('n_free', n_free)
         self.n_free = n_free
-    def before_fit(self, run):
+    def before_fit(self, run: Run) -> None:
         groups = layers(run.model)
         if self.n_free >= len(groups):
             raise ValueError(f'n_free is {self.n_free} and the net has {len(groups)} layers; expected fewer')
@@ -102,15 +103,15 @@ class Freeze(Hook):
         self.frozen = [p for module in modules for p in module.parameters(recurse=False) if p.requires_grad]
         for module in modules: module.eval()
         for p in self.frozen: p.requires_grad_(False)
-    def after_fit(self, run):                    # after a failure call `net.requires_grad_(True)` yourself
+    def after_fit(self, run: Run) -> None:    # after a failure call `net.requires_grad_(True)` yourself
         for p in self.frozen: p.requires_grad_(True)
 
 # %% ../nbs/12_other_hands.ipynb #trfgrp02
 def parameter_groups(
-    net, # `nn.Module` of layers
-    lr, # learning rate of the last layer, a positive number
-    factor=1., # rate of a layer, as a share of that of the next, a positive number
-) -> list: # a dict for each layer, the first one first: its parameters and its rate; for an optimizer
+    net: nn.Module, # made of layers
+    lr: float, # learning rate of the last layer, a positive number
+    factor: float = 1., # rate of a layer, as a share of that of the next, a positive number
+) -> list[dict]: # for each layer, the first one first: its parameters and its rate; for an optimizer
     "A learning rate by depth (Howard and Ruder 2018). Raises `TypeError` or `ValueError`."
     check_positive('lr', lr)
     check_positive('factor', factor)
@@ -121,8 +122,8 @@ def parameter_groups(
 
 # %% ../nbs/12_other_hands.ipynb #trfnew01
 def with_new_last_layer(
-    net, # `nn.Module` whose last layer is an `nn.Linear`
-    n_classes, # c, outputs of the new layer, at least 1
+    net: nn.Module, # its last layer is an `nn.Linear`
+    n_classes: int, # c, outputs of the new layer, at least 1
 ) -> nn.Module: # a copy
     "The same net, with a last layer that has learned nothing. Raises `ValueError`."
     check_count('n_classes', n_classes)
@@ -131,21 +132,21 @@ def with_new_last_layer(
     name = next(name for name, module in reversed(list(net.named_modules())) if isinstance(module, nn.Linear))
     parent, _, own = name.rpartition('.')
     setattr(net.get_submodule(parent), own, nn.Linear(last.in_features, n_classes).to(last.weight))
-    if hasattr(net, 'config'): net.config = net.config | dict(n_classes=n_classes)
+    getattr(net, 'config', {}).update(n_classes=n_classes)
     return net
 
 # %% ../nbs/12_other_hands.ipynb #trftun02
 def fine_tune(
-    net, # `nn.Module` of layers, which is changed
-    x, # (n, 784) floating point images, prepared as those it learned from, on its device
-    y, # (n,) labels
-    lr, # highest learning rate, of the last layer
-    factor=1., # as in `parameter_groups`
-    n_free=None, # layers at the end that learn; None is all
-    steps=150, # about so many, in whole epochs
-    seed=0, # of the order of the images and the distortions
-    augment=Distort(), # function from images to images; or None
-): # the `History`
+    net: nn.Module, # made of layers; it is changed
+    x: torch.Tensor, # (n, 784) floating point images, prepared as those it learned from, on its device
+    y: torch.Tensor, # (n,) labels
+    lr: float, # highest learning rate, of the last layer
+    factor: float = 1., # as in `parameter_groups`
+    n_free: int | None = None, # layers at the end that learn; None is all
+    steps: int = 150, # about so many, in whole epochs
+    seed: int = 0, # of the order of the images and the distortions
+    augment: Callable | None = Distort(), # from images to images, for the training batches
+) -> History: # a row an epoch
     "Train a net a little further. Seeds torch's random numbers; raises as `fit` and `Freeze` do."
     torch.manual_seed(seed)
     dl = BatchLoader(x, y, min(64, len(x)), shuffle=True)

@@ -98,6 +98,17 @@ def test_links_between_the_files_of_the_project_hold(path):
             assert (path.parent/target).exists(), target
 
 
+@each(series.chapters)
+def test_every_solution_begins_with_a_hint_that_does_not_give_it_away(path):
+    nb = read(path)
+    for _, check, solution in exercises(nb):
+        source = nb.cells[check + 1].source
+        hint = re.match(r'<details><summary>Hint</summary>\n\n([^<]+)\n</details>\n\n<details><summary>Solution', source)
+        assert hint and 5 <= len(hint[1].split()) <= 50, source
+        for line in map(str.strip, solution.splitlines()):
+            assert ('=' not in line and len(line) <= 12) or line not in hint[1], line
+
+
 @each(series.chapters + appendices)
 def test_most_code_follows_prose_and_cells_are_short(path):
     cells = [c for c in read(path).cells if c.source.strip() and '#| default_exp' not in c.source]
@@ -158,10 +169,16 @@ def test_public_functions_say_what_they_take_and_return(module):
     for name in m.__all__:
         public = getattr(m, name)
         if callable(public): assert public.__doc__, f'{name} has no docstring'
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.FunctionDef) and node.name in m.__all__:
-            lines = source.splitlines()
-            for arg in node.args.args: assert '#' in lines[arg.lineno - 1], f'{node.name}: {arg.arg} has no comment'
+    tree, lines = ast.parse(source), source.splitlines()
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name in m.__all__]
+    for node in [node for part in (tree, *classes) for node in part.body if isinstance(node, ast.FunctionDef)]:
+        if re.match('_(?!_)', node.name): continue
+        a = node.args
+        taken = [arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs, a.vararg, a.kwarg) if arg and arg.arg not in ('self', 'cls')]
+        for arg in taken:
+            assert arg.annotation, f'{node.name}: {arg.arg} has no type'
+            assert node.name not in m.__all__ or '#' in lines[arg.lineno - 1], f'{node.name}: {arg.arg} has no comment'
+        assert node.returns or node.name == '__init__', f'{node.name} has no type of what it returns'
 
 
 # Figures in prose.

@@ -1,4 +1,4 @@
-"""Make README.md from nbs/index.ipynb, as committed: its text, code and outputs; pictures go to images/.
+"""Make README.md from nbs/index.ipynb, as committed: its text, code and outputs; pictures and badges go to images/.
 
 A cell with `#| echo: false` shows its output only, one with `#| include: false` nothing; `#| label: NAME` names a
 picture. These are Quarto's words for it.
@@ -6,7 +6,14 @@ picture. These are Quarto's words for it.
 import base64, re
 
 import nbformat
+from metadata import HOSTS
 from series import NBS, ROOT
+
+BADGE = '''<svg xmlns="http://www.w3.org/2000/svg" width="108" height="22" role="img" aria-label="Open in {host}">
+<rect width="108" height="22" rx="4" fill="#1b4f9c"/>
+<text x="54" y="15.5" fill="#fff" font-family="Verdana, DejaVu Sans, sans-serif" font-size="11" text-anchor="middle">open in {host}</text>
+</svg>
+'''
 
 
 def shown(cell):
@@ -33,5 +40,6 @@ def markdown(cell):
 
 if __name__ == '__main__':
     (ROOT/'images').mkdir(exist_ok=True)
+    for host in HOSTS: (ROOT/'images'/f'{host.lower()}.svg').write_text(BADGE.format(host=host), encoding='utf-8')
     blocks = [b for cell in nbformat.read(NBS/'index.ipynb', as_version=4).cells for b in markdown(cell)]
     (ROOT/'README.md').write_text('\n\n'.join(blocks) + '\n', encoding='utf-8')
