@@ -12,6 +12,7 @@ class NoFloat64(torch.Tensor):
         for made in out if isinstance(out, (tuple, list)) else [out]:
             if isinstance(made, torch.Tensor) and made.dtype == torch.float64: raise TypeError('this device has no float64')
         return out
+    def __deepcopy__(self, memo): return self.detach().clone().requires_grad_(self.requires_grad)     # PyTorch's own refuses
 
 
 def there(tensor):

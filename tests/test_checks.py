@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn, tensor
 
+from mnist_foundations.backprop import backprop_epoch
 from mnist_foundations.checks import (as_labels, as_tensor, check_axes, check_convolution, check_count, check_floating,
                                       check_gradients, check_images, check_layer, check_loader, check_positive, check_predictions, check_rows,
                                       check_same_pixels, check_share, check_step, check_targets, check_trainable,
@@ -15,7 +16,9 @@ from mnist_foundations.checks import (as_labels, as_tensor, check_axes, check_co
 from mnist_foundations.data import BatchLoader, one_hot
 from mnist_foundations.linear import init_params, linear1, mnist_loss, train_epoch
 from mnist_foundations.net import batch_accuracy, simple_net, softmax_cross_entropy, validate_epoch
+from mnist_foundations.optimizers import SGD
 from mnist_foundations.similarity import average_images, l1_distance, l2_distance, nearest_average
+from mnist_foundations.training import fit
 from no_float64 import NoFloat64, there
 
 nan, inf = float('nan'), float('inf')
@@ -305,6 +308,11 @@ def test_nothing_computes_float64_on_a_device_that_has_none():
         assert type(validate_epoch(net, dl)) is float
     assert validate_epoch(net, BatchLoader(x, y, 16), softmax_cross_entropy) < first - .1      # it has learned
     assert isinstance(nearest_average(x, average_images(x, y)), NoFloat64)
+    for targets in t, y:
+        dl = BatchLoader(x, targets, 16, shuffle=True)
+        assert type(backprop_epoch(.1, params, dl)) is float
+        for opt in SGD(params, .1, momentum=.9), torch.optim.SGD(params, .1, momentum=.9):
+            assert {type(value) for row in fit(net, dl, dl, opt, 2) for value in row.values()} == {int, float}
 
 
 # What is put back

@@ -1,5 +1,5 @@
 "The appendix on processes."
-import os, subprocess, sys, threading, time
+import os, signal, subprocess, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -51,6 +51,18 @@ def test_a_group_of_one_and_its_end():
     with pytest.raises(RuntimeError, match='something else'):
         with process_group(): raise RuntimeError('something else')
     assert not dist.is_initialized()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads are counted in /proc')
+def test_a_group_leaves_no_threads():        # they could abort a process that ends, while they let go of a tensor
+    program = '''
+import os, torch
+from mnist_foundations.processes import process_group
+with process_group():
+    torch.optim.SGD([torch.ones(1)], .1)     # the first one imports much, also functions that keep the group of that moment
+print(len(os.listdir('/proc/self/task')))'''
+    ended = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS='1'))
+    assert ended.stdout == '1\n', ended.stderr
 
 
 @pytest.mark.parametrize('timeout', [0, -1, float('nan'), 'long'])
@@ -144,6 +156,7 @@ def test_an_accident_is_told_and_the_next_call_works(workers, accident, error, m
 
 
 def test_an_interrupt_ends_the_workers():
+    signal.signal(signal.SIGINT, signal.default_int_handler)         # a shell's background job would ignore it
     workers = Workers(2, timeout=60)
     pids = workers(2, os.getpid)
     threading.Timer(1, lambda: os.kill(os.getpid(), 2)).start()

@@ -3,7 +3,7 @@ they are committed, the glossary and the package's docments; nothing is executed
 
 Sphinx gets a copy of what it shows, in which the links between README and notebooks hold as they stand.
 """
-import re, shutil, sys, zipfile
+import gc, re, shutil, sys, zipfile
 
 import nbformat
 from series import NBS, ROOT, RUN, chapters
@@ -81,6 +81,7 @@ def bind(made):
 
 
 if __name__ == '__main__':
+    gc.disable()      # Sphinx makes millions of nodes, and nearly all last: a quarter of the time went into looking for those that don't
     stage()
     shutil.rmtree(BUILT, ignore_errors=True)      # built beside the copy, since myst-nb leaves a folder next to its pages
     for builder in ('html', 'epub'):

@@ -43,17 +43,14 @@ def signature(f):
     return f'({ast.unparse(node.args)})' + (f' -> {ast.unparse(node.returns)}' if node.returns else '')
 
 
-def fields(f):
-    "The comment on each parameter, and on what is returned."
-    for name, doc in docments(f, full=True, returns=True).items():
-        if doc.docment: yield f':returns: {doc.docment}' if name == 'return' else f':param {name}: {doc.docment}'
-
-
 def described(kind, name, thing, f=None, parts=()):
     "A directive for `thing`, whose parameters are those of `f`; `parts` are directives inside it."
+    text, fields = inspect.getdoc(thing) or '', []
+    for parameter, doc in docments(f, full=True, returns=True).items() if f else ():
+        if parameter == 'return' and doc.anno in (None, inspect._empty): text = text or doc.docment or ''      # says what it does
+        elif doc.docment: fields.append(f':returns: {doc.docment}' if parameter == 'return' else f':param {parameter}: {doc.docment}')
     fence = ':::' + ':'*bool(parts)
-    body = [f'{fence}{{py:{kind}}} {name}{signature(f) if f else ""}', '', inspect.getdoc(thing) or '', '', *(fields(f) if f else ()), '', *parts, fence]
-    return '\n'.join(body)
+    return '\n'.join([f'{fence}{{py:{kind}}} {name}{signature(f) if f else ""}', '', text, '', *fields, '', *parts, fence])
 
 
 def class_parts(cls):
@@ -70,7 +67,8 @@ def entry(name, thing):
     f = inspect.unwrap(thing) if callable(thing) else None
     if inspect.isclass(f):
         own = vars(f).get('__init__')
-        return described('class', name, f, own if inspect.isfunction(own) and hasattr(own, '__code__') and '<' not in own.__code__.co_filename else None, list(class_parts(f)))
+        written = inspect.isfunction(own) and '<' not in own.__code__.co_filename        # not by a dataclass
+        return described('class', name, f, own if written else None, list(class_parts(f)))
     if inspect.isfunction(f): return described('function', name, f, f)
     return f':::{{py:data}} {name}\n:type: {type(thing).__name__}\n:::'
 
