@@ -46,6 +46,7 @@ def test_an_answer_counts_with_its_verdict_and_an_untouched_place_never(path, tm
 def test_no_hints_for_a_chapter_that_is_not_begun(capsys):
     show_exercises(series.NBS)
     printed = capsys.readouterr().out
+    assert [line.partition(':')[0] for line in printed.splitlines()[:-1]] == [path.stem for path in series.chapters]
     assert 'Hint' not in printed and printed.count('0 of 5 solved') + printed.count('0 of 6 solved') == len(series.chapters)
 
 

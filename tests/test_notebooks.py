@@ -91,6 +91,17 @@ def test_committed_outputs_hold_no_widget_and_keep_its_picture():
 
 
 @each(notebooks)
+def test_whoever_hosts_the_project_changes_one_line(path):
+    cfg = metadata.settings()
+    for there in (cfg, dict(cfg) | dict(user='somebody', git_url='https://example.org/somebody/fork')):
+        nb = read(path)
+        for cell in nb.cells: metadata.address(cell, path.stem, there)
+        if there is cfg: assert nb == read(path), "run 'make sync'"
+        else: assert f"{cfg['user']}/" not in ''.join(cell.source for cell in nb.cells)
+    assert path.stem == 'index' or f"somebody/fork@{cfg['branch']}" in nb.cells[0].source + nb.cells[1].source
+
+
+@each(notebooks)
 def test_links_between_the_files_of_the_project_hold(path):
     for cell in read(path).cells:
         if cell.cell_type != 'markdown': continue
