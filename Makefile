@@ -27,7 +27,10 @@ draw: $(READY) ## open the page on which you draw a digit and four nets read it
 	@mkdir -p _run
 	@$(BIN)/python -c "from mnist_foundations.drawing import open_page; open_page('_run/draw.html')"
 
-site: .venv/site ## build the web site in _site/ from the notebooks as they are committed
+progress: $(READY) ## which exercises you have solved in my_notebooks/, and a hint for the next ones
+	@$(BIN)/python -m mnist_foundations.exercises my_notebooks
+
+site: .venv/site ## build the web site in _site/, and the same as a book, from the notebooks as they are committed
 	$(BIN)/python tools/site.py
 
 experiments: $(READY) ## rebuild the committed results of long experiments: those of another version, and rows that are missing
@@ -47,6 +50,18 @@ sync: $(READY) ## bring package, README and notebook metadata in step with nbs/
 	$(BIN)/nbdev_clean
 	$(BIN)/python tools/readme.py
 
+diff: $(READY) ## show what changed in the notebooks since the last commit, sources only
+	$(BIN)/nbdiff -s HEAD nbs/
+
+hooks: $(READY) ## for this clone: check each commit before it is made, and let git compare and merge notebooks cell by cell
+	$(BIN)/pre-commit install
+	git config diff.jupyternotebook.command '$(BIN)/git-nbdiffdriver diff -s'
+	git config merge.jupyternotebook.driver '$(BIN)/git-nbmergedriver merge %O %A %B %L %P'
+
+pins: $(READY) ## renew constraints.txt for Python 3.11 to 3.14 on Linux, macOS and Windows
+	$(BIN)/python tools/pins.py
+	$(BIN)/python tools/pins.py --check
+
 clean: ## remove the environment and everything that a run leaves behind, except my_notebooks/
 	rm -rf .venv _run _site build *.egg-info
 
@@ -61,4 +76,4 @@ $(READY): constraints.txt settings.ini setup.py pyproject.toml
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[site]'
 	@touch $@
 
-.PHONY: help run all test lab draw site experiments bench write sync clean
+.PHONY: help run all test lab draw progress site experiments bench write sync diff hooks pins clean

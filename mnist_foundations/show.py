@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Rectangle
 from PIL import Image
 
 from .checks import as_labels, check_rows
 
-if TYPE_CHECKING: import pandas
+if TYPE_CHECKING:
+    import pandas
+    from matplotlib.figure import Figure
 
 # %% ../nbs/appendix_show.ipynb #76f3132f
 class Picture:
     "A drawn figure with its alt text; Jupyter shows it as a PNG."
     def __init__(self,
-        fig: Figure, # of matplotlib
+        fig: 'Figure', # of matplotlib
         alt: str, # what there is to see, in a sentence
     ): self.fig, self.alt = fig, alt
 
@@ -38,8 +37,9 @@ class Picture:
 def blank_figure(
     width: float, # in inches
     height: float, # in inches
-) -> Figure: # of matplotlib
+) -> 'Figure': # of matplotlib
     "An empty figure, with no global state behind it."
+    from matplotlib.figure import Figure
     return Figure(figsize=(width, height), layout='constrained')
 
 # %% ../nbs/appendix_show.ipynb #1c84472b
@@ -99,6 +99,7 @@ def show_digits(
 # %% ../nbs/appendix_show.ipynb #d9662dfb
 def _draw_table(ax, table, rows, cols, left, top):
     "Draw the numbers of `table`, stretched to `rows` by `cols`, from the corner `left`, `top`; write its shape below."
+    from matplotlib.patches import Rectangle
     own_rows, own_cols = torch.atleast_2d(table).shape
     stretched = torch.atleast_2d(table).expand(rows, cols)
     for r in range(rows):
@@ -142,6 +143,8 @@ def _heights(n):
 
 def _draw_nodes(ax, layer, x, heights):
     "Draw a column of nodes at `x`, each with its number, and shaded by it."
+    from matplotlib import colormaps
+    from matplotlib.patches import Circle
     largest = layer.abs().max().clamp(min=1e-9)
     for i, y in heights.items():
         colour = colormaps['RdBu_r'](.5 + .3*(layer[i]/largest).item())

@@ -4,7 +4,7 @@ kernel shows.
 A cell folded in JupyterLab (`jupyter.source_hidden`) gets the tag `hide-input`, and a cell that draws gets its
 pictures' alt text, which the renderers lose where it stands, as `mystnb.image.alt`. A widget's output is left with its
 picture. From settings.ini come the cell that installs the package where it is missing, the links that open a chapter
-on a host of notebooks, and the address to clone. Running it again changes nothing.
+on a host of notebooks, the address to clone, and what is cited. Running it again changes nothing.
 """
 import re
 from configparser import ConfigParser
@@ -65,6 +65,12 @@ def address(cell, name, cfg):
         cell.source = re.sub(r'\n\n\*Without installing:\*.*|$', lambda _: f'\n\n*Without installing:* open it in {opens}.', cell.source, count=1)
 
 
+def cite(file, cfg):
+    "Bring version and address in the citation in step."
+    text = re.sub(r'(?m)^version: .*', f"version: {cfg['version']}", file.read_text(encoding='utf-8'))
+    file.write_text(re.sub(r'(?m)^repository-code: .*', f"repository-code: {cfg['git_url']}", text), encoding='utf-8')
+
+
 if __name__ == '__main__':
     cfg = settings()
     for path in sorted(NBS.glob('*.ipynb')):
@@ -74,3 +80,4 @@ if __name__ == '__main__':
             address(cell, path.stem, cfg)
             derive(cell)
         if nbformat.writes(nb) != was: nbformat.write(nb, path)
+    cite(ROOT/'CITATION.cff', cfg)
