@@ -1,15 +1,13 @@
 "The package as pip installs it: what is in the wheel, that it asks for what it imports, and what else speaks of it."
 import ast, json, re, subprocess, sys, tarfile, zipfile
-from configparser import ConfigParser
 
 import pytest
 
+import metadata
 import series
 
 PACKAGE = series.ROOT/'mnist_foundations'
-config = ConfigParser(delimiters=['='])
-config.read(series.ROOT/'settings.ini', encoding='utf-8')
-cfg = config['DEFAULT']
+cfg = metadata.settings()
 
 
 @pytest.fixture(scope='module')

@@ -7,13 +7,11 @@ version, threads and seconds; a row that is there is not run again. A result tha
 made is stale, and starts anew. --bench runs the scripts that only print.
 """
 import csv, subprocess, sys
-from configparser import ConfigParser
 
+from metadata import settings
 from series import ROOT
 
-config = ConfigParser(delimiters=['='])
-config.read(ROOT/'settings.ini', encoding='utf-8')
-version = config['DEFAULT']['version']
+version = settings()['version']
 
 
 def result_of(script): return ROOT/'mnist_foundations'/'results'/f'{script.stem}.csv'

@@ -7,13 +7,12 @@ anew. --check fails if a pin is not to be had as a wheel, or is missing, for one
 """
 import argparse, os, re, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
-from configparser import ConfigParser
 from itertools import product
-from pathlib import Path
 
+from metadata import settings
+from series import ROOT, RUN
 from uv import find_uv_bin
 
-ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT/'constraints.txt'
 HEADER = '''# What make and the README's commands install: versions seen to work together on Python 3.11, which install on 3.11 to 3.14
 # on Linux, macOS and Windows. Made by make pins; tools/pins.py --check tests it.
@@ -21,13 +20,12 @@ HEADER = '''# What make and the README's commands install: versions seen to work
 SYSTEMS = 'linux', 'macos', 'windows'
 KEEP = ['torch', 'torchvision']   # committed outputs and results come from this version: change it with make write
 OWN = r"nvidia-|cuda-|triton==|.*== 'emscripten'"   # each build of torch pins its own of these; and what only browsers need
-config = ConfigParser(delimiters=['='])
-config.read(ROOT/'settings.ini', encoding='utf-8')
-PYTHONS = config['DEFAULT']['min_python'], '3.12', '3.13', '3.14'
+cfg = settings()
+PYTHONS = cfg['min_python'], '3.12', '3.13', '3.14'
 UV = find_uv_bin()
 # uv trusts the certificates that pip and browsers trust, which is harmless everywhere; torch needs macOS 14
 ENVIRONMENT = os.environ | {'UV_SYSTEM_CERTS': '1', 'MACOSX_DEPLOYMENT_TARGET': '14.0'}
-wanted = [r for key, value in config['DEFAULT'].items() if key.endswith('requirements') for r in value.split()]
+wanted = [r for key, value in cfg.items() if key.endswith('requirements') for r in value.split()]
 
 
 def resolve(*options):
@@ -46,8 +44,8 @@ def pinned(): return [line for line in PINS.read_text(encoding='utf-8').splitlin
 
 def renew(keep):
     "Write `PINS`, with the pins there are now for the names in `keep`."
-    kept = ROOT/'_run'/'kept.txt'
-    kept.parent.mkdir(exist_ok=True)
+    kept = RUN/'kept.txt'
+    RUN.mkdir(exist_ok=True)
     kept.write_text('\n'.join(line for line in pinned() if name(line) in keep), encoding='utf-8')
     lines = resolve('--universal', '--python-version', PYTHONS[0], '--fork-strategy', 'fewest', '-c', kept)
     several = [name(line) for line in lines]   # a marker stays only where a package has two versions
