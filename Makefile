@@ -20,7 +20,7 @@ test: $(READY) ## test every notebook and the package, on the sample unless DATA
 
 lab: $(READY) ## open JupyterLab on a copy of the notebooks in my_notebooks/, which is yours and never overwritten
 	@mkdir -p my_notebooks
-	@for f in nbs/[0-9a]*.ipynb; do [ -e my_notebooks/$${f##*/} ] || cp $$f my_notebooks/; done
+	@for f in nbs/[0-9a]*.ipynb nbs/glossary.md; do [ -e my_notebooks/$${f##*/} ] || cp $$f my_notebooks/; done
 	$(BIN)/jupyter lab my_notebooks/00_data.ipynb
 
 draw: $(READY) ## open the page on which you draw a digit and four nets read it

@@ -7,6 +7,7 @@ __all__ = ['has_gap', 'Exercise', 'exercises_of', 'read_notebook', 'show_exercis
 import ast, json, re, sys
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 
 # %% ../nbs/appendix_exercises.ipynb #exrdots2
 def has_gap(
@@ -24,6 +25,7 @@ class Exercise:
     "A checked exercise of a chapter."
     number: int
     title: str  # 'Implement'
+    tried: bool  # is there an answer in its place?
     solved: bool
     hint: str = ''  # '' where the notebook has none
 
@@ -44,8 +46,8 @@ def exercises_of(
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'code':
             if head and 'check_answer(' in source:
-                solved = _shown(cell).startswith('Right') and not has_gap(before)
-                found.append(Exercise(int(head[1]), head[2], solved))
+                tried = not has_gap(before)
+                found.append(Exercise(int(head[1]), head[2], tried, solved=tried and _shown(cell).startswith('Right')))
                 head = None
             before = source
             continue
@@ -73,8 +75,10 @@ def show_exercises(
     for name, exercises in chapters.items():
         solved = [each.number for each in exercises if each.solved]
         print(f'{name}: {len(solved)} of {len(exercises)} solved', *([f"({', '.join(map(str, solved))})"] if solved else []))
-        for each in exercises if solved else []:
-            if not each.solved: print(f'    {each.number}. {each.title}.', f'Hint: {each.hint}' if each.hint else '')
+        if not any(each.tried for each in exercises): continue
+        for each in exercises:
+            hint = each.hint.replace('*', '') or 'this copy is older than the hints; `make lab` brings a new one once it is moved away'
+            if not each.solved: print(fill(f'{each.number}. {each.title}. Hint: {hint}', 100, initial_indent=' '*4, subsequent_indent=' '*7))
     every = [each.solved for exercises in chapters.values() for each in exercises]
     print(f'{sum(every)} of {len(every)} in all, as the notebooks were last saved')
 

@@ -38,9 +38,22 @@ def test_an_answer_counts_with_its_verdict_and_an_untouched_place_never(path, tm
             assert not any(solved(**others)), others
     (tmp_path/path.name).write_text(json.dumps(dict(cells=changed(cells, **answered, **verdict))), encoding='utf-8')
     show_exercises(tmp_path)
-    printed, hints = capsys.readouterr().out, [each.hint for each in exercises_of(cells)]
+    def plain(text): return ' '.join(text.replace('*', '').split())
+    printed, hints = plain(capsys.readouterr().out), [plain(each.hint) for each in exercises_of(cells)]
     assert f'{path.stem}: 1 of {n + 1} solved ({n + 1})' in printed and f'1 of {n + 1} in all' in printed
     assert all(hint in printed for hint in hints[:-1]) and hints[-1] not in printed
+
+
+def test_a_wrong_answer_brings_the_hint_and_an_old_copy_says_so(tmp_path, capsys):
+    path = series.chapters[0]
+    cells, (starter, check, _) = read_notebook(path), next(solutions(nbformat.read(path, as_version=4)))
+    wrong = changed(cells, **{f'c{starter}': ('mine = 1', ''), f'c{check}': ('check_answer(mine, 2)', 'Not yet: …')})
+    (tmp_path/path.name).write_text(json.dumps(dict(cells=wrong)), encoding='utf-8')
+    show_exercises(tmp_path)
+    assert capsys.readouterr().out.count('Hint: ') == 5
+    (tmp_path/path.name).write_text(json.dumps(dict(cells=wrong)).replace('Hint</summary>', 'Else</summary>'), encoding='utf-8')
+    show_exercises(tmp_path)
+    assert capsys.readouterr().out.count('older than the') == 5
 
 
 def test_no_hints_for_a_chapter_that_is_not_begun(capsys):

@@ -45,7 +45,7 @@ def signature(f):
 
 def described(kind, name, thing, f=None, parts=()):
     "A directive for `thing`, whose parameters are those of `f`; `parts` are directives inside it."
-    text, fields = inspect.getdoc(thing) or '', []
+    text, fields = inspect.cleandoc(thing.__doc__ or ''), []
     for parameter, doc in docments(f, full=True, returns=True).items() if f else ():
         if parameter == 'return' and doc.anno in (None, inspect._empty): text = text or doc.docment or ''      # says what it does
         elif doc.docment: fields.append(f':returns: {doc.docment}' if parameter == 'return' else f':param {parameter}: {doc.docment}')
@@ -97,5 +97,5 @@ def write_pages(folder):
         (folder/f'{name}.md').write_text(text, encoding='utf-8')
         names.append(name)
     listed = '\n'.join(['# The package', '', '`mnist_foundations` module by module, in the order of the chapters: shapes, types, what is raised, '
-                        'and the source.', '', ':::{toctree}', '', *names, ':::', ''])
+                        'and the source.', '', ':::{toctree}', ':maxdepth: 1', ':titlesonly:', '', *names, ':::', ''])
     (folder/'index.md').write_text(listed, encoding='utf-8')
