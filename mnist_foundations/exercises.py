@@ -63,7 +63,7 @@ def read_notebook(
     try: return json.loads(Path(path).read_text(encoding='utf-8'))['cells']
     except (ValueError, KeyError, TypeError): raise ValueError(f'{path} is not a notebook that Jupyter saved') from None
 
-
+# %% ../nbs/appendix_exercises.ipynb #exrshowb
 def show_exercises(
     folder: str | Path = '.', # with notebooks
 ) -> None:
