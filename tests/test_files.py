@@ -371,17 +371,19 @@ def test_incomplete_full_is_refused(place, mnist, spoil):
         with pytest.raises(ValueError, match=r"mnist_png holds .*'training': 20.*60000.*delete the folder"): mnist_path(source)
 
 
-def test_loading_all_of_mnist_needs_under_700_MB(full):   # the first to load it, so that it decodes
+def test_loading_all_of_mnist_needs_less_than_three_times_its_tensor(full):   # the first to load it, so that it decodes
     # VmHWM and not getrusage, whose ru_maxrss starts from the peak of the process that forked
     if not Path('/proc/self/status').exists(): pytest.skip('the peak is read from /proc')
     process = python('''
         import sys
         from mnist_foundations.data import load_mnist
+        def peak(): return int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))*1024
+        before = peak()                # PyTorch's build with CUDA takes several times what the other one takes
         x, y = load_mnist(sys.argv[1], 'training')
-        print(len(x), *(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))
+        print(len(x), peak() - before, x.nbytes)
         ''', full)
-    images, peak = map(int, words(process))
-    assert images == 60_000 and peak < 700*1024
+    images, taken, tensor = map(int, words(process))
+    assert images == 60_000 and tensor < taken < 3*tensor
 
 
 def test_all_of_mnist(full):
